@@ -1,0 +1,77 @@
+"""Makes the pack and a real ComfyUI importable in tests, the way the host itself does it.
+
+The repository's root must not be on ``sys.path``: ``nodes`` and ``tests`` are also modules of the
+host. So the pack is registered as the package ``dit_acceleration_pack``, whose parts import each
+other relatively, and the host's folder is put on the path.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from comfyui_environment import NEWEST, ROOT, default_cache
+
+PACK = "dit_acceleration_pack"
+COMFYUI = Path(os.environ.get("DIT_ACCEL_COMFYUI") or default_cache() / "hosts" / NEWEST)
+ON_GPU = os.environ.get("DIT_ACCEL_DEVICE") == "gpu"
+
+
+def load_pack() -> None:
+    """Register the pack as a package without loading any of its modules."""
+    spec = importlib.util.spec_from_file_location(
+        PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[PACK] = module
+    spec.loader.exec_module(module)
+
+
+def load_host() -> None:
+    """Put ComfyUI on the path and choose its device before it looks for one."""
+    if not (COMFYUI / "main.py").exists():
+        pytest.exit(
+            f"There is no ComfyUI in {COMFYUI}; run the tests with: python3 tests/run.py", 2
+        )
+    sys.path.insert(0, str(COMFYUI))
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = not ON_GPU
+
+
+load_host()
+load_pack()
+
+
+def host_version() -> str:
+    text = (COMFYUI / "comfyui_version.py").read_text(encoding="utf-8")
+    return text.partition('"')[2].partition('"')[0]
+
+
+def pytest_report_header() -> list[str]:
+    device = "GPU" if ON_GPU else "CPU"
+    return [f"ComfyUI {host_version()} on the {device}: {COMFYUI}"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu_items:
+        return
+    import torch
+
+    if ON_GPU and torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device and tests/run.py --gpu")
+    for item in gpu_items:
+        item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def comfyui_folder() -> Path:
+    """The folder of the ComfyUI under test."""
+    return COMFYUI

@@ -1,0 +1,169 @@
+"""Runs every check of the pack, after setting up a real ComfyUI for it: ``python3 tests/run.py``.
+
+Without arguments: lint, types, the whole suite on the newest pinned ComfyUI, and the tests marked
+``every_host`` on the older ones. Arguments it does not know (``-k``, ``-m``, paths, …) go to
+pytest, on one host and without lint and types; ``--lint`` and ``--all-hosts`` bring those back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from comfyui_environment import (
+    HOSTS,
+    ROOT,
+    Environment,
+    SetupError,
+    add_arguments,
+    ensure_environment,
+    link_folder,
+    say,
+)
+
+SCRIPTS = (
+    "tests/comfyui_builder.py",
+    "tests/comfyui_environment.py",
+    "tests/comfyui_server.py",
+    "tests/run.py",
+    "workflows/demo.py",
+)
+CHECKED_PACKAGES = ("acceleration", "nodes")
+# More threads than this only cost time on the tiny models of the tests.
+MOST_THREADS = 4
+
+
+@dataclass
+class Results:
+    """Exit statuses and times of the checks that ran."""
+
+    rows: list[tuple[str, int, float]] = field(default_factory=list)
+
+    def run(self, title: str, command: Sequence[str], hide: str = "", **variables: str) -> None:
+        """Run a check, showing its output without the text in `hide`."""
+        say(f"\n=== {title}")
+        started = time.monotonic()
+        done = subprocess.run(
+            list(command),
+            cwd=ROOT,
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE if hide else None,
+            text=True,
+        )
+        if hide:
+            print(done.stdout.replace(hide, ""), end="", flush=True)
+        self.rows.append((title, done.returncode, time.monotonic() - started))
+
+    def finish(self) -> int:
+        say("")
+        for title, status, seconds in self.rows:
+            say(f"{'ok    ' if status == 0 else 'FAILED'} {seconds:7.1f} s  {title}")
+        return max((status for _, status, _ in self.rows), default=0)
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """Split the command line into our options and those for pytest."""
+    parser = argparse.ArgumentParser(
+        description="Sets up a real ComfyUI and runs all checks of the pack.",
+        epilog="Other arguments (-k, -m, -x, paths, …) are passed to pytest.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--lint", action="store_true", help="run lint and types as well")
+    parser.add_argument("--lint-only", action="store_true", help="run only lint and types")
+    parser.add_argument(
+        "--all-hosts",
+        action="store_true",
+        help="run the tests marked every_host on the older pinned ComfyUIs as well",
+    )
+    parser.add_argument("--gpu", action="store_true", help="let ComfyUI use the GPU")
+    parser.add_argument(
+        "--print-env",
+        action="store_true",
+        help="only set up, and print the environment as JSON",
+    )
+    add_arguments(parser)
+    return parser.parse_known_args(arguments)
+
+
+def lint(environment: Environment, results: Results) -> None:
+    """Run ruff and mypy."""
+    python = str(environment.python)
+    cache = environment.cache
+    results.run("ruff check", [python, "-m", "ruff", "check", "."])
+    results.run("ruff format", [python, "-m", "ruff", "format", "--check", "."])
+    # The root is a package whose folder may have any name (with hyphens, mostly), which mypy
+    # refuses; seen through a link it has the name that the tests give it.
+    view = cache / "types"
+    view.mkdir(exist_ok=True)
+    link = view / "dit_acceleration_pack"
+    if not (link.exists() and link.resolve() == ROOT):
+        link.unlink(missing_ok=True)
+        link_folder(ROOT, link)
+    mypy = [python, "-m", "mypy", "--config-file", "pyproject.toml"]
+    mypy += ["--cache-dir", str(cache / "mypy")]
+    packages = [name for name in CHECKED_PACKAGES if (ROOT / name).is_dir()]
+    if packages:
+        wanted = [part for name in packages for part in ("-p", f"dit_acceleration_pack.{name}")]
+        # mypy prints paths inside the repository relative to it, others whole.
+        prefix = f"{os.path.relpath(link, ROOT)}/" if link.is_relative_to(ROOT) else f"{link}/"
+        results.run("mypy: the pack", [*mypy, *wanted], hide=prefix, MYPYPATH=str(view))
+    scripts = [path for path in SCRIPTS if (ROOT / path).exists()]
+    bases = os.pathsep.join({str(Path(path).parent): "" for path in scripts})
+    results.run("mypy: scripts", [*mypy, "--explicit-package-bases", *scripts], MYPYPATH=bases)
+
+
+def run_pytest(
+    environment: Environment, results: Results, arguments: Sequence[str], gpu: bool
+) -> None:
+    threads = str(min(os.cpu_count() or 1, MOST_THREADS))
+    results.run(
+        f"pytest on ComfyUI {environment.version}",
+        [str(environment.python), "-m", "pytest", *arguments],
+        DIT_ACCEL_COMFYUI=str(environment.comfyui),
+        DIT_ACCEL_CACHE=str(environment.cache),
+        DIT_ACCEL_DEVICE="gpu" if gpu else "cpu",
+        OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", threads),
+    )
+
+
+def main() -> int:
+    options, pytest_arguments = parse()
+    everything = not pytest_arguments and not options.lint_only
+    with_lint = everything or options.lint or options.lint_only
+    needs = ["torch", "cache_dit", "pytest", "skimage"] + (["ruff", "mypy"] if with_lint else [])
+    environment = ensure_environment(
+        options.host_version, options.comfyui, options.python, needs=needs
+    )
+    if options.print_env:
+        print(environment.as_json())
+        return 0
+    results = Results()
+    if with_lint:
+        lint(environment, results)
+    if not options.lint_only:
+        run_pytest(environment, results, pytest_arguments, options.gpu)
+    pinned = options.comfyui is None
+    if (everything and pinned) or options.all_hosts:
+        for version in HOSTS:
+            if version != environment.version:
+                other = ensure_environment(version)
+                run_pytest(other, results, ["-m", "every_host", *pytest_arguments], options.gpu)
+    return results.finish()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except SetupError as error:
+        say(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
