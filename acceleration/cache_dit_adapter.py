@@ -1,0 +1,218 @@
+"""The only module that touches cache-dit. Written against cache-dit 1.5.x.
+
+The library's decision engine (``CachedContextManager`` with ``DBCacheConfig``) and its calibrators
+are used as they are. Two things differ from the library's own hooks and are set from outside: the
+step comes from the sigma schedule instead of a call count, and residuals live in our store.
+Importing the library costs seconds, so it happens at first use.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+from .errors import MissingPackageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from .settings import CacheDiTSettings
+
+PREFIX = "Fn_residual"
+
+
+def is_installed() -> bool:
+    """Whether cache-dit can be imported, without importing it."""
+    return importlib.util.find_spec("cache_dit") is not None
+
+
+def require_installed(feature: str) -> None:
+    """Raise MissingPackageError naming the pip command when cache-dit is missing."""
+    if not is_installed():
+        raise MissingPackageError(feature, "cache-dit")
+
+
+def _library() -> Any:
+    require_installed("Apply Cache-DiT")
+    # The library attaches stdout handlers to its loggers on import; its level is read only once.
+    os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "WARNING")
+    import cache_dit
+    from cache_dit.caching import cache_contexts
+
+    return cache_dit, cache_contexts
+
+
+def version() -> str | None:
+    """Installed version of cache-dit, without importing it."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("cache-dit")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def steps_mask(preset: str, steps: int) -> list[int] | None:
+    """The library's own step computation mask, None where it refuses the step count."""
+    cache_dit, _ = _library()
+    try:
+        return list(cache_dit.steps_mask(total_steps=steps, mask_policy=preset))
+    except AssertionError:
+        return None
+
+
+def make_calibrator(kind: str, order: int) -> Any:
+    """A fresh library calibrator: ``taylorseer``, ``foca`` or ``dmd``."""
+    _, contexts = _library()
+    from cache_dit.caching.cache_contexts import calibrators
+
+    config = {
+        "taylorseer": lambda: contexts.TaylorSeerCalibratorConfig(taylorseer_order=order),
+        "foca": calibrators.FoCaCalibratorConfig,
+        "dmd": calibrators.DMDCalibratorConfig,
+    }[kind]()
+    return calibrators.Calibrator(config)
+
+
+class DecisionEngine:
+    """cache-dit's decisions for the branches of one sampling run on one device.
+
+    Not thread-safe, as the library's manager has one mutable current context; use one a device.
+    """
+
+    def __init__(self, settings: CacheDiTSettings, mask: list[int] | None) -> None:
+        _, contexts = _library()
+        self._manager = contexts.CachedContextManager("dit_acceleration", persistent_context=True)
+        self._config = contexts.DBCacheConfig(
+            Fn_compute_blocks=settings.Fn_compute_blocks,
+            Bn_compute_blocks=settings.Bn_compute_blocks,
+            residual_diff_threshold=settings.residual_diff_threshold,
+            max_warmup_steps=settings.max_warmup_steps,
+            warmup_interval=settings.warmup_interval,
+            max_cached_steps=settings.max_cached_steps,
+            max_continuous_cached_steps=settings.max_continuous_cached_steps,
+            enable_separate_cfg=False,
+            steps_computation_mask=mask,
+            steps_computation_policy=settings.scm_policy,
+        )
+
+    def decide(self, key: str, step: int, signal: torch.Tensor) -> tuple[bool, float | None]:
+        """Ask the library whether to reuse at ``step``.
+
+        Parameters
+        ----------
+        key
+            Name of the branch.
+        step
+            Index in the schedule; the same step may be asked several times.
+        signal
+            Residual of the first blocks, ``[B, L, D]``.
+
+        Returns
+        -------
+        (reuse, diff)
+            ``diff`` is the relative L1 change that was measured, None where none was needed.
+        """
+        manager = self._manager
+        context = manager.set_context(key, cache_config=self._config)
+        if context.transformer_executed_steps == 0 or context.get_current_step() != step:
+            # mark_step_begin() adds one, then compares with the previous step of the schedule.
+            context.executed_steps = step
+            manager.mark_step_begin()
+        context.residual_diffs.pop(str(step), None)
+        reuse = bool(manager.can_cache(signal, prefix=PREFIX))
+        return reuse, manager.get_current_step_residual_diff()
+
+    def warming_up(self, key: str) -> bool:
+        """Whether the last decision of a branch fell into the warm-up."""
+        return bool(self._manager.get_context(key).is_in_warmup())
+
+    def reused(self, key: str, step: int) -> None:
+        """Tell the library that ``step`` was served from the cache."""
+        context = self._manager.get_context(key)
+        if not context.cached_steps or context.cached_steps[-1] != step:
+            context.add_cached_step()
+
+    def computed(self, key: str, step: int, signal: torch.Tensor) -> None:
+        """Tell the library that ``step`` was computed with this residual of the first blocks."""
+        context = self._manager.get_context(key)
+        if context.cached_steps and context.cached_steps[-1] == step:
+            context.cached_steps.pop()
+        context.continuous_cached_steps = 0
+        self._manager.set_context(key, cache_config=self._config)
+        self._manager.set_Fn_buffer(signal, prefix=PREFIX)
+
+    def forget(self, key: str) -> None:
+        """Drop a branch's buffers."""
+        self._manager.remove_context(key)
+
+    def close(self) -> None:
+        """Free every buffer."""
+        self._manager.clear_contexts()
+        self._manager._current_context = None
+
+
+class CalibratedStream:
+    """One library calibrator forecasting one tensor stream along schedule positions.
+
+    The library counts calls; here its clock is set to the position in the schedule instead, so
+    that irregular and repeated positions keep their true distance.
+    """
+
+    NAME = "residual"
+
+    def __init__(self, kind: str, order: int) -> None:
+        self._calibrator = make_calibrator(kind, order)
+        self._calibrator.maybe_init_state(self.NAME)
+        self._before_last: dict[str, Any] | None = None
+        self._last_position = -math.inf
+
+    @property
+    def _state(self) -> Any:
+        return self._calibrator.states[self.NAME]
+
+    def update(self, position: float, value: torch.Tensor) -> None:
+        """Record a computed tensor; a second one at the same position replaces the first."""
+        if position == self._last_position and self._before_last is not None:
+            self._restore(self._before_last)
+        self._before_last = self._snapshot()
+        self._state.current_step = position
+        self._calibrator.update(value, name=self.NAME)
+        self._last_position = position
+
+    def predict(self, position: float) -> torch.Tensor:
+        """Forecast the tensor at a later position."""
+        self._state.current_step = position
+        result: torch.Tensor = self._calibrator.approximate(name=self.NAME)
+        return result
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Every tensor kept, for the memory report."""
+        import torch
+
+        found: list[torch.Tensor] = []
+        pending: list[Any] = [vars(self._state)]
+        while pending:
+            value = pending.pop()
+            if isinstance(value, torch.Tensor):
+                found.append(value)
+            elif isinstance(value, dict):
+                pending.extend(value.values())
+            elif isinstance(value, list | tuple):
+                pending.extend(value)
+        return found
+
+    def _snapshot(self) -> dict[str, Any]:
+        # One level deep: the library replaces lists and tensors, or appends to lists, but never
+        # writes into a tensor.
+        def shallow(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {k: shallow(v) for k, v in value.items()}
+            return list(value) if isinstance(value, list) else value
+
+        return {name: shallow(value) for name, value in vars(self._state).items()}
+
+    def _restore(self, snapshot: dict[str, Any]) -> None:
+        vars(self._state).update(snapshot)

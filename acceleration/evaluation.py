@@ -1,0 +1,187 @@
+"""One model evaluation of one branch: what happens at its gates.
+
+Compute: the first blocks run and their residual is taken; the policy decides to compute; the rest
+runs; at the last gate the residual of the skippable blocks is taken. Reuse: after the first blocks
+the hidden state plus the forecast residual is set aside, the blocks in between hand their input
+through, and the last gate returns what was set aside. So adds that the host makes between blocks
+(ControlNet, VACE) are inside the residual and count once.
+
+Blocks and host write into hidden states in place, so every snapshot is a clone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .families import BlockStack
+from .families.base import IMAGE, JOINED, TEXT
+from .forecast import Streams
+from .gates import Handler, untraced
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """Which blocks play which part: ``[0, first)`` always run, ``[first, last]`` may be skipped."""
+
+    first: int
+    last: int
+    keeps_text: bool
+    """Whether blocks after the skipped ones still read the text stream."""
+
+    @classmethod
+    def of(cls, block_count: int, first_blocks: int, last_blocks: int) -> BlockPlan | None:
+        """The plan for a network, or None when no block is left to skip."""
+        last = block_count - last_blocks - 1
+        return cls(first_blocks, last, last_blocks > 0) if first_blocks <= last else None
+
+
+Decide = Callable[[torch.Tensor], "Streams | None"]
+"""Given the signal ``[B, L, D]``: the residual to put in place, or None to compute."""
+
+
+class Evaluation:
+    """Handlers for the gates of one evaluation.
+
+    Parameters
+    ----------
+    plan
+        Parts of the blocks.
+    decide
+        Called once, after the first blocks, with their residual on the image stream.
+    """
+
+    def __init__(self, plan: BlockPlan, decide: Decide) -> None:
+        self._plan = plan
+        self._decide = decide
+        self._before: torch.Tensor | None = None
+        self._base: Streams | None = None
+        self._restored: Streams | None = None
+        self._text_length = 0
+        self.signal: torch.Tensor | None = None
+        self.residual: Streams | None = None
+        self.returned = False
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the decision was to reuse."""
+        return self._restored is not None
+
+    @property
+    def lost(self) -> bool:
+        """Whether blocks were handed through but the last gate was never reached."""
+        return self.skipped and not self.returned
+
+    def gates_for(
+        self, blocks: list[tuple[BlockStack, torch.nn.Module]]
+    ) -> list[tuple[torch.nn.Module, Handler]]:
+        """A handler for every block that takes part; blocks that merely run get none."""
+        plan = self._plan
+        chosen: list[tuple[torch.nn.Module, Handler]] = []
+        for index, (stack, block) in enumerate(blocks[: plan.last + 1]):
+            handler = self._handler(index, stack)
+            if handler is not None:
+                chosen.append((block, handler))
+        return chosen
+
+    def _handler(self, index: int, stack: BlockStack) -> Handler | None:
+        plan = self._plan
+        if index < plan.first:
+            enters, decides = index == 0, index == plan.first - 1
+            return self._first(stack, enters, decides) if enters or decides else None
+        return self._last(stack) if index == plan.last else self._middle(stack)
+
+    def _first(self, stack: BlockStack, enters: bool, decides: bool) -> Handler:
+        enter, decide = untraced(_enter), untraced(_take_decision)
+
+        def handler(original: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+            if enters:
+                enter(self, stack, args, kwargs)
+            output = original(*args, **kwargs)
+            if decides:
+                decide(self, stack, output)
+            return output
+
+        return handler
+
+    def _middle(self, stack: BlockStack) -> Handler:
+        def handler(original: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+            if self._restored is None:
+                return original(*args, **kwargs)
+            return stack.pack_output({s: stack.read_input(s, args, kwargs) for s in stack.outputs})
+
+        return handler
+
+    def _last(self, stack: BlockStack) -> Handler:
+        capture, restore = untraced(_capture), untraced(_restore)
+
+        def handler(original: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+            if self._restored is not None:
+                return restore(self, stack, args, kwargs)
+            output = original(*args, **kwargs)
+            capture(self, stack, output)
+            return output
+
+        return handler
+
+    def split(self, stack: BlockStack, output: Any, keeps_text: bool) -> Streams:
+        """Views of the streams in a block's output."""
+        if stack.is_joined:
+            joined = stack.read_output(JOINED, output)
+            streams = {IMAGE: joined[:, self._text_length :]}
+            if keeps_text:
+                streams[TEXT] = joined[:, : self._text_length]
+            return streams
+        names = [s for s in stack.outputs if s == IMAGE or keeps_text]
+        return {name: stack.read_output(name, output) for name in names}
+
+
+def _enter(
+    evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    evaluation._before = stack.read_input(IMAGE, args, kwargs).clone()
+    if TEXT in stack.inputs:
+        evaluation._text_length = stack.read_input(TEXT, args, kwargs).shape[1]
+
+
+def _take_decision(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
+    before = evaluation._before
+    if before is None:
+        return
+    streams = evaluation.split(stack, output, evaluation._plan.keeps_text)
+    evaluation.signal = torch.sub(streams[IMAGE], before, out=before)
+    residual = evaluation._decide(evaluation.signal)
+    if residual is None:
+        evaluation._base = {name: value.clone() for name, value in streams.items()}
+    else:
+        evaluation._restored = {name: streams[name] + residual[name] for name in streams}
+    evaluation._before = None
+
+
+def _capture(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
+    base = evaluation._base
+    if base is None:
+        return
+    streams = evaluation.split(stack, output, evaluation._plan.keeps_text)
+    evaluation.residual = {
+        name: torch.sub(value, base[name], out=base[name]) for name, value in streams.items()
+    }
+    evaluation._base = None
+
+
+def _restore(
+    evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    restored = evaluation._restored
+    assert restored is not None
+    evaluation.returned = True
+    if stack.is_joined:
+        joined = stack.read_input(JOINED, args, kwargs)
+        text = restored.get(TEXT, joined[:, : evaluation._text_length])
+        return stack.pack_output({JOINED: torch.cat((text, restored[IMAGE]), dim=1)})
+    return stack.pack_output(
+        {s: restored[s] if s in restored else stack.read_input(s, args, kwargs) for s in stack.outputs}
+    )

@@ -1,0 +1,8 @@
+"""What is known of each model family, as data: one small file a family."""
+
+from __future__ import annotations
+
+from .base import BlockStack, Family, Structure
+from .registry import FAMILIES, describe
+
+__all__ = ["FAMILIES", "BlockStack", "Family", "Structure", "describe"]

@@ -1,0 +1,6 @@
+"""Chroma: FLUX.1's blocks with modulations from one distilled layer."""
+
+from .base import Family
+from .flux import FLUX_STACKS
+
+FAMILY = Family(name="Chroma", classes=("comfy.ldm.chroma.model.Chroma",), stacks=FLUX_STACKS)

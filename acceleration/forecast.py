@@ -1,0 +1,174 @@
+"""What to put in place of the skipped blocks: forecasts of their residual.
+
+A residual is what the skipped blocks add to the hidden state, one tensor a stream. Every forecast
+can be used by every policy. ``position`` is the place in the schedule (see ``schedule``), ``signal``
+the residual of the first blocks, which is known on skipped evaluations too.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from .cache_dit_adapter import CalibratedStream
+from .residual_store import ResidualStore
+
+Streams = dict[str, torch.Tensor]
+
+
+class Forecast(Protocol):
+    """One branch's forecast."""
+
+    tensors_kept: int
+    """About how many residual-sized tensors a branch keeps, for the memory plan."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a residual is known."""
+        ...
+
+    def update(self, position: float, residual: Streams, signal: torch.Tensor) -> None:
+        """Learn a computed residual (tensors owned by the callee from now on)."""
+        ...
+
+    def predict(self, position: float, signal: torch.Tensor) -> Streams:
+        """The residual to add at ``position``; tensors on the device of ``signal``."""
+        ...
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Every tensor kept."""
+        ...
+
+
+class Hold:
+    """The last computed residual as it is."""
+
+    tensors_kept = 2
+
+    def __init__(self, store: ResidualStore) -> None:
+        self._store = store
+        self._residual: Streams = {}
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._residual)
+
+    def update(self, position: float, residual: Streams, signal: torch.Tensor) -> None:
+        self._residual = {name: self._store.put(value) for name, value in residual.items()}
+
+    def predict(self, position: float, signal: torch.Tensor) -> Streams:
+        return {n: self._store.get(v, signal.device) for n, v in self._residual.items()}
+
+    def tensors(self) -> list[torch.Tensor]:
+        return list(self._residual.values())
+
+
+class Calibrated:
+    """TaylorSeer (arXiv 2503.06923), FoCa (arXiv 2508.16211) or DMD by cache-dit's calibrators."""
+
+    def __init__(self, store: ResidualStore, kind: str, order: int) -> None:
+        self._store = store
+        self._kind, self._order = kind, order
+        self._streams: dict[str, CalibratedStream] = {}
+        self.tensors_kept = {"taylorseer": 3 + 2 * order, "foca": 5, "dmd": 11}[kind]
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._streams)
+
+    def update(self, position: float, residual: Streams, signal: torch.Tensor) -> None:
+        for name, value in residual.items():
+            if name not in self._streams:
+                self._streams[name] = CalibratedStream(self._kind, self._order)
+            self._streams[name].update(position, self._store.put(value, host_math=True))
+
+    def predict(self, position: float, signal: torch.Tensor) -> Streams:
+        return {
+            name: self._store.get(stream.predict(position), signal.device)
+            for name, stream in self._streams.items()
+        }
+
+    def tensors(self) -> list[torch.Tensor]:
+        return [t for stream in self._streams.values() for t in stream.tensors()]
+
+
+class Trajectory:
+    """Moves the residual along its last differences by the progress of the first blocks.
+
+    With r the signal now, r₁, r₀ the signals and R₁, R₀ the residuals of the last two computed
+    evaluations: ``R ≈ R₁ + a (R₁ - R₀)``, ``a = <r - r₁, r₁ - r₀> / |r₁ - r₀|²``; order 2 takes the
+    least-squares combination of the last two differences. ``a`` is found per batch item. Cache
+    trajectory alignment of DiCache (arXiv 2508.17356).
+    """
+
+    def __init__(self, store: ResidualStore, order: int) -> None:
+        self._store = store
+        self._order = order
+        self._history: list[tuple[float, torch.Tensor, Streams]] = []
+        self.tensors_kept = 2 * (order + 1) + 1
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._history)
+
+    def update(self, position: float, residual: Streams, signal: torch.Tensor) -> None:
+        if self._history and self._history[-1][0] == position:
+            self._history.pop()
+        kept = {name: self._store.put(value) for name, value in residual.items()}
+        self._history.append((position, self._store.put(signal), kept))
+        del self._history[: -(self._order + 1)]
+
+    def predict(self, position: float, signal: torch.Tensor) -> Streams:
+        device = signal.device
+        signals = [self._store.get(s, device) for _, s, _ in self._history]
+        last = {n: self._store.get(v, device) for n, v in self._history[-1][2].items()}
+        if len(signals) == 1:
+            return last
+        steps = [signals[-1] - signals[-2]]
+        if len(signals) == 3:
+            steps.append(signals[-2] - signals[-3])
+        weights = _least_squares(signal - signals[-1], steps)
+        result: Streams = {}
+        for name, value in last.items():
+            history = [self._store.get(entry[2][name], device) for entry in self._history]
+            for k, weight in enumerate(weights):
+                shape = (-1,) + (1,) * (value.ndim - 1)
+                difference = history[-1 - k] - history[-2 - k]
+                value = torch.addcmul(value, weight.to(value.dtype).view(shape), difference)
+            result[name] = value
+        return result
+
+    def tensors(self) -> list[torch.Tensor]:
+        return [t for _, s, streams in self._history for t in (s, *streams.values())]
+
+
+def _least_squares(target: torch.Tensor, steps: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Weights ``[B]`` of one or two steps whose combination comes nearest to the target.
+
+    All tensors are ``[B, …]``; computed per batch item in float32, without a synchronisation.
+    """
+    goal = target.flatten(1).float()
+    basis = torch.stack([s.flatten(1).float() for s in steps], dim=1)  # [B, k, L·D]
+    gram = basis @ basis.transpose(1, 2)  # [B, k, k]
+    right = (basis @ goal.unsqueeze(-1)).squeeze(-1)  # [B, k]
+    tiny = torch.finfo(gram.dtype).tiny
+    single = right[:, 0] / gram[:, 0, 0].clamp_min(tiny)
+    if len(steps) == 1:
+        return [single]
+    determinant = gram[:, 0, 0] * gram[:, 1, 1] - gram[:, 0, 1] ** 2
+    # Nearly parallel steps give huge opposite weights: fall back to the newest step alone.
+    sound = determinant > 1e-3 * gram[:, 0, 0] * gram[:, 1, 1]
+    safe = torch.where(sound, determinant, torch.ones_like(determinant))
+    first = (right[:, 0] * gram[:, 1, 1] - right[:, 1] * gram[:, 0, 1]) / safe
+    second = (right[:, 1] * gram[:, 0, 0] - right[:, 0] * gram[:, 0, 1]) / safe
+    return [torch.where(sound, first, single), torch.where(sound, second, 0.0)]
+
+
+def make_forecast(kind: str, order: int, store: ResidualStore) -> Forecast:
+    """The forecast named by the ``calibrator`` input."""
+    if kind == "none":
+        return Hold(store)
+    if kind == "trajectory":
+        return Trajectory(store, order)
+    return Calibrated(store, kind, order)

@@ -1,0 +1,94 @@
+"""When to skip: one file a technique, all behind one small interface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from ..families import Structure
+from ..report import RunReport
+from ..schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Outcome for one evaluation of one branch."""
+
+    reuse: bool
+    reason: str
+    """Short phrase for the report: "warm-up", "mask", "below threshold", …"""
+    diff: float | None = None
+    """Measured relative change, None where none was needed."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a policy may know of the run before it begins."""
+
+    schedule: Schedule
+    structure: Structure
+    sampler: str
+
+
+class Policy(Protocol):
+    """One technique's decisions within one sampling run on one device."""
+
+    first_blocks: int
+    """How many blocks always run before the decision (Fn)."""
+    last_blocks: int
+    """How many blocks always run after the skipped ones (Bn)."""
+
+    def decide(
+        self, branch: str, step: int, signal: torch.Tensor, blocked: str | None
+    ) -> Decision:
+        """Reuse or compute?
+
+        ``signal`` is ``[B, L, D]``. ``blocked`` is a reason why this evaluation must be computed
+        whatever the policy thinks (no residual yet, outside the percent window), or None.
+        """
+        ...
+
+    def computed(self, branch: str, step: int, signal: torch.Tensor) -> None:
+        """The evaluation was computed; ``signal`` may be kept."""
+        ...
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Every tensor kept, for the memory report."""
+        ...
+
+    def explain(self, report: RunReport) -> str | None:
+        """Why little was skipped, in one sentence, or None."""
+        ...
+
+    def close(self) -> None:
+        """Free every tensor."""
+        ...
+
+
+class Technique(Protocol):
+    """Settings of a technique, able to open a policy for every run."""
+
+    name: str
+    calibrator: str
+    taylorseer_order: int
+    residual_device: str
+    start_percent: float
+    end_percent: float
+
+    def check(self, structure: Structure) -> None:
+        """Raise AccelerationError if the settings do not fit this model."""
+        ...
+
+    def notices(self, info: RunInfo) -> list[str]:
+        """Sentences about settings that mean less than they say in this run."""
+        ...
+
+    def open(self, info: RunInfo) -> Policy:
+        """A fresh policy; raises AccelerationError if the settings do not fit the run."""
+        ...
+
+    def describe(self) -> dict[str, object]:
+        """Settings as plain data."""
+        ...

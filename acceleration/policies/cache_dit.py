@@ -1,0 +1,163 @@
+"""Cache-DiT: DBCache with warm-up, threshold, limits and step masks, decided by the library."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import asdict
+
+import torch
+
+from ..cache_dit_adapter import DecisionEngine, require_installed
+from ..errors import AccelerationError
+from ..families import Structure
+from ..masks import MIN_STEPS, mask_for
+from ..report import RunReport
+from ..settings import CacheDiTSettings
+from . import Decision, RunInfo
+
+# Samplers that add fresh noise in every step, by the names of the host's sampler functions.
+NOISY_SAMPLERS = ("ancestral", "sde", "lcm", "ddpm", "seeds_", "sa_solver")
+
+
+def adds_noise(sampler: str) -> bool:
+    """Whether a sampler's name says that it adds fresh noise in every step."""
+    return any(part in sampler for part in NOISY_SAMPLERS)
+
+
+class CacheDiTPolicy:
+    """Decisions of one run on one device."""
+
+    def __init__(self, settings: CacheDiTSettings, info: RunInfo) -> None:
+        self.first_blocks = settings.Fn_compute_blocks
+        self.last_blocks = settings.Bn_compute_blocks
+        self._settings = settings
+        self._info = info
+        self._mask = mask_for(settings, info.schedule.steps)
+        self._engine = DecisionEngine(settings, self._mask)
+        self._signals: dict[str, torch.Tensor] = {}
+        self._computed_step: dict[str, int] = {}
+        self.unsupported: str | None = None
+
+    def decide(
+        self, branch: str, step: int, signal: torch.Tensor, blocked: str | None
+    ) -> Decision:
+        reuse, diff = self._engine.decide(branch, step, signal)
+        if diff is not None and not math.isfinite(diff):
+            self.unsupported = (
+                "the change of the first blocks is not a finite number on this model, so nothing "
+                "can be skipped safely"
+            )
+            return Decision(False, "not a finite change")
+        if blocked is not None:
+            return Decision(False, blocked, diff)
+        if not reuse:
+            return Decision(False, self._why_computed(branch, step, diff), diff)
+        limit = self._settings.max_continuous_cached_steps
+        static = self._mask is not None and self._settings.scm_policy == "static"
+        if not static and 0 <= limit < step - self._computed_step.get(branch, step):
+            # The branch paused for some steps, which the library's run length does not see.
+            return Decision(False, "residual too old", diff)
+        self._engine.reused(branch, step)
+        return Decision(True, "mask" if static else "below threshold", diff)
+
+    def _why_computed(self, branch: str, step: int, diff: float | None) -> str:
+        if self._engine.warming_up(branch):
+            return "warm-up"
+        if self._mask is not None and self._mask[min(step, len(self._mask) - 1)]:
+            return "mask"
+        if diff is not None and 0 <= self._settings.residual_diff_threshold <= diff:
+            return "above threshold"
+        return "limit of cached steps"
+
+    def computed(self, branch: str, step: int, signal: torch.Tensor) -> None:
+        self._engine.computed(branch, step, signal)
+        self._signals[branch] = signal
+        self._computed_step[branch] = step
+
+    def tensors(self) -> list[torch.Tensor]:
+        return list(self._signals.values())
+
+    def explain(self, report: RunReport) -> str | None:
+        if self.unsupported:
+            return self.unsupported
+        settings, steps = self._settings, self._info.schedule.steps
+        if settings.residual_diff_threshold == 0 and self._mask is None:
+            return "residual_diff_threshold is 0, which never skips"
+        if settings.max_warmup_steps >= steps - 1 and self._mask is None:
+            return (
+                f"{steps} steps with a warm-up of {settings.max_warmup_steps} leave "
+                f"{max(steps - settings.max_warmup_steps, 0)} to skip: lower max_warmup_steps"
+            )
+        diffs = [e.diff for e in report.evaluations if e.diff is not None]
+        if not diffs:
+            return None
+        typical = statistics.median(diffs)
+        if adds_noise(self._info.sampler):
+            return (
+                f"the sampler {self._info.sampler} adds fresh noise in every step, so neighbouring "
+                f"steps differ by {typical:.2f} (threshold "
+                f"{settings.residual_diff_threshold:g}): a sampler without noise, such as euler or "
+                "dpmpp_2m, gains more"
+            )
+        if typical >= settings.residual_diff_threshold:
+            return (
+                f"neighbouring steps differ by {typical:.2f}, above the threshold of "
+                f"{settings.residual_diff_threshold:g}: raise residual_diff_threshold to skip more"
+            )
+        return None
+
+    def close(self) -> None:
+        self._engine.close()
+        self._signals.clear()
+
+
+class CacheDiT:
+    """The technique behind Apply Cache-DiT."""
+
+    name = "Cache-DiT"
+
+    def __init__(self, settings: CacheDiTSettings) -> None:
+        self.settings = settings
+        self.calibrator = settings.calibrator
+        self.taylorseer_order = settings.taylorseer_order
+        self.residual_device = settings.residual_device
+        self.start_percent = settings.start_percent
+        self.end_percent = settings.end_percent
+
+    def check(self, structure: Structure) -> None:
+        require_installed("Apply Cache-DiT")
+        first, last = self.settings.Fn_compute_blocks, self.settings.Bn_compute_blocks
+        if first + last > structure.block_count:
+            raise AccelerationError(
+                f"Fn_compute_blocks {first} + Bn_compute_blocks {last} is {first + last}, but this "
+                f"{structure.family.name} model has {structure.block_count} blocks: lower them so "
+                f"that some blocks are left to skip (1 and 0 are the usual choice)."
+            )
+        if self.calibrator == "dmd" and structure.family.is_video:
+            raise AccelerationError(
+                f"calibrator is 'dmd', which decomposes the whole residual in float64 at every "
+                f"computed step and is unusable on a video model ({structure.family.name}): choose "
+                "taylorseer, foca or trajectory."
+            )
+
+    def notices(self, info: RunInfo) -> list[str]:
+        steps = info.schedule.steps
+        found = []
+        if self.settings.scm_preset != "none" and not self.settings.compute_bins:
+            if steps < MIN_STEPS:
+                found.append(
+                    f"scm_preset {self.settings.scm_preset} needs at least {MIN_STEPS} steps and "
+                    f"is off for this run of {steps}; DBCache goes on alone"
+                )
+        if self.settings.Fn_compute_blocks + self.settings.Bn_compute_blocks == (
+            info.structure.block_count
+        ):
+            found.append("Fn + Bn covers every block, so nothing can be skipped")
+        return found
+
+    def open(self, info: RunInfo) -> CacheDiTPolicy:
+        return CacheDiTPolicy(self.settings, info)
+
+    def describe(self) -> dict[str, object]:
+        return asdict(self.settings)

@@ -1,0 +1,67 @@
+"""Where in the sigma schedule an evaluation lies.
+
+One step of a sampler may be several model evaluations (heun, dpm_2, dpmpp_sde), some of them at
+sigmas between two steps, and sigmas may repeat. So the *position* of an evaluation is read from its
+sigma: ``i`` at the i-th sigma of the schedule, fractions in between. It serves as time for
+forecasts and, rounded down, as step for warm-up, masks and limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+def _same(a: float, b: float) -> bool:
+    return abs(a - b) <= 1e-5 * max(abs(a), abs(b), 1e-8)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The sigmas of one sampling run, first to last (the last is the target, not evaluated)."""
+
+    sigmas: tuple[float, ...]
+
+    @classmethod
+    def from_sigmas(cls, sigmas: Sequence[float]) -> Schedule:
+        """Build from any sequence of floats (``[steps + 1]``)."""
+        return cls(tuple(float(s) for s in sigmas))
+
+    @property
+    def steps(self) -> int:
+        """Number of sampler steps."""
+        return max(len(self.sigmas) - 1, 0)
+
+    def locate(self, sigma: float, last: float | None = None) -> float:
+        """Position of an evaluation at ``sigma``, given the branch's previous position.
+
+        Schedules may rise again or repeat a sigma, so the search goes forward from ``last``: a
+        repeated sigma of the schedule is a new step, the same sigma of a schedule without
+        repetition is a second evaluation at the same place.
+        """
+        begin = 0 if last is None else int(last)
+        top = max(self.steps - 1, 0)
+        if last is not None and last == begin and begin < top:
+            here, ahead = self.sigmas[begin], self.sigmas[begin + 1]
+            if _same(sigma, here) and _same(sigma, ahead):
+                return float(begin + 1)
+        found = self._search(sigma, begin)
+        if found is None:
+            found = self._search(sigma, 0)
+        if found is None:
+            # Outside the schedule (churned noise) or at its target (a corrector): the nearest end.
+            found = 0.0 if self.sigmas and sigma > self.sigmas[0] else float(self.steps)
+        return found
+
+    def step_of(self, position: float) -> int:
+        """Index of the step that a position belongs to, ``0 … steps - 1``."""
+        return min(int(position + 1e-6), max(self.steps - 1, 0))
+
+    def _search(self, sigma: float, begin: int) -> float | None:
+        for i in range(begin, self.steps):
+            here, ahead = self.sigmas[i], self.sigmas[i + 1]
+            if _same(sigma, here):
+                return float(i)
+            if min(here, ahead) < sigma < max(here, ahead) and not _same(sigma, ahead):
+                return i + (here - sigma) / (here - ahead)
+        return None

@@ -1,0 +1,166 @@
+"""Validated settings of the caching techniques, under cache-dit's own field names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .errors import AccelerationError
+
+CALIBRATORS = ("none", "taylorseer", "foca", "dmd", "trajectory")
+SCM_PRESETS = ("none", "slow", "medium", "fast", "ultra")
+SCM_POLICIES = ("dynamic", "static")
+RESIDUAL_DEVICES = ("auto", "gpu", "cpu")
+
+
+def parse_bins(text: str, name: str) -> tuple[int, ...]:
+    """Read a list of step counts such as ``"6, 2, 2, 1"``; an empty text gives ``()``."""
+    if not text.strip():
+        return ()
+    try:
+        bins = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise AccelerationError(
+            f"{name} is {text!r}: give whole numbers separated by commas, such as 6,2,2,1."
+        ) from None
+    if min(bins) < 1:
+        raise AccelerationError(f"{name} is {text!r}: every number of steps must be at least 1.")
+    return bins
+
+
+def _require(ok: bool, sentence: str) -> None:
+    if not ok:
+        raise AccelerationError(sentence)
+
+
+def _require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    _require(value in allowed, f"{name} is {value!r}: choose one of {', '.join(allowed)}.")
+
+
+@dataclass(frozen=True)
+class CacheDiTSettings:
+    """What Apply Cache-DiT was asked to do.
+
+    The defaults are SGLang-Diffusion's (Fn 1, Bn 0, W 4, R 0.24, MC 3), the names are those of
+    cache-dit's ``DBCacheConfig`` and ``TaylorSeerCalibratorConfig``.
+
+    Raises
+    ------
+    AccelerationError
+        With one sentence that names the field, its value, the limit and the way out.
+    """
+
+    Fn_compute_blocks: int = 1
+    Bn_compute_blocks: int = 0
+    max_warmup_steps: int = 4
+    residual_diff_threshold: float = 0.24
+    max_continuous_cached_steps: int = 3
+    calibrator: str = "none"
+    taylorseer_order: int = 1
+    scm_preset: str = "none"
+    scm_policy: str = "dynamic"
+    scm_compute_bins: str = ""
+    scm_cache_bins: str = ""
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    residual_device: str = "auto"
+    warmup_interval: int = 1
+    max_cached_steps: int = -1
+
+    def __post_init__(self) -> None:
+        _require(
+            self.Fn_compute_blocks >= 1,
+            f"Fn_compute_blocks is {self.Fn_compute_blocks}: at least 1 block must always run, "
+            "because the change of its output is what decides.",
+        )
+        _require(
+            self.Bn_compute_blocks >= 0,
+            f"Bn_compute_blocks is {self.Bn_compute_blocks}: it must be 0 or more.",
+        )
+        _require(
+            self.max_warmup_steps >= 0,
+            f"max_warmup_steps is {self.max_warmup_steps}: it must be 0 or more.",
+        )
+        _require(
+            self.warmup_interval >= 1,
+            f"warmup_interval is {self.warmup_interval}: it must be at least 1.",
+        )
+        _require(
+            0.0 <= self.residual_diff_threshold < 1.0,
+            f"residual_diff_threshold is {self.residual_diff_threshold:g}: it must be at least 0 "
+            "(never skip) and below 1; 0.08 is careful, 0.24 the default, 0.4 aggressive.",
+        )
+        _require(
+            self.max_continuous_cached_steps >= -1,
+            f"max_continuous_cached_steps is {self.max_continuous_cached_steps}: it must be -1 "
+            "(no limit), 0 (never skip) or a number of steps.",
+        )
+        _require_choice("calibrator", self.calibrator, CALIBRATORS)
+        _require(
+            self.taylorseer_order in (1, 2),
+            f"taylorseer_order is {self.taylorseer_order}: choose 1 or 2.",
+        )
+        _require_choice("scm_preset", self.scm_preset, SCM_PRESETS)
+        _require_choice("scm_policy", self.scm_policy, SCM_POLICIES)
+        _require_choice("residual_device", self.residual_device, RESIDUAL_DEVICES)
+        _require(
+            0.0 <= self.start_percent < self.end_percent <= 1.0,
+            f"start_percent is {self.start_percent:g} and end_percent {self.end_percent:g}: "
+            "start must be below end, and both between 0 and 1.",
+        )
+        self._check_bins()
+
+    def _check_bins(self) -> None:
+        compute, cache = self.compute_bins, self.cache_bins
+        _require(
+            bool(compute) == bool(cache),
+            f"scm_{'compute' if compute else 'cache'}_bins is given without "
+            f"scm_{'cache' if compute else 'compute'}_bins: fill in both, or empty both to use "
+            "scm_preset.",
+        )
+        _require(
+            len(compute) - len(cache) in (0, 1),
+            f"scm_compute_bins has {len(compute)} numbers and scm_cache_bins {len(cache)}: they "
+            "alternate, so give as many cache bins as compute bins or one less.",
+        )
+
+    @property
+    def compute_bins(self) -> tuple[int, ...]:
+        """Lengths of the runs of computed steps, in order."""
+        return parse_bins(self.scm_compute_bins, "scm_compute_bins")
+
+    @property
+    def cache_bins(self) -> tuple[int, ...]:
+        """Lengths of the runs of cached steps between them, in order."""
+        return parse_bins(self.scm_cache_bins, "scm_cache_bins")
+
+    @property
+    def uses_mask(self) -> bool:
+        """Whether a step computation mask is asked for."""
+        return self.scm_preset != "none" or bool(self.compute_bins)
+
+    @classmethod
+    def from_cache_config(cls, config: Mapping[str, Any]) -> CacheDiTSettings:
+        """Build settings from a ``cache_config`` in cache-dit's field names.
+
+        ``enable_taylorseer`` is the library's switch for the calibrator; it may not be combined
+        with another calibrator.
+        """
+        values = dict(config)
+        if values.pop("enable_taylorseer", False):
+            other = values.get("calibrator", "taylorseer")
+            _require(
+                other in ("taylorseer", "none"),
+                f"enable_taylorseer is true and calibrator is {other!r}: a residual has one "
+                "forecast, so choose one of them.",
+            )
+            values["calibrator"] = "taylorseer"
+        known = {field.name for field in fields(cls)}
+        for key in values:
+            _require(
+                key in known,
+                f"cache_config has the unknown key {key!r}: allowed are "
+                f"{', '.join(sorted(known | {'enable_taylorseer'}))}.",
+            )
+        return cls(**values)

@@ -1,0 +1,27 @@
+"""The nodes of the pack: schema, checks and one call into the engine each."""
+
+from __future__ import annotations
+
+import logging
+
+from comfy_api.latest import ComfyExtension, io
+
+from ..acceleration.cache_dit_adapter import is_installed
+from .apply_cache_dit import ApplyCacheDiT
+from .report import AccelerationReport
+
+NODES: list[type[io.ComfyNode]] = [ApplyCacheDiT, AccelerationReport]
+
+
+class DiTAccelerationExtension(ComfyExtension):
+    """What the host loads."""
+
+    async def on_load(self) -> None:
+        if not is_installed():
+            logging.getLogger("dit_acceleration").warning(
+                "DiT Acceleration: the package cache-dit is not installed, so Apply Cache-DiT "
+                "cannot run: run `python -m pip install cache-dit` with ComfyUI's Python."
+            )
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

@@ -1,0 +1,188 @@
+"""Apply Cache-DiT."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..acceleration import host
+from ..acceleration.policies.cache_dit import CacheDiT
+from ..acceleration.settings import (
+    CALIBRATORS,
+    RESIDUAL_DEVICES,
+    SCM_POLICIES,
+    SCM_PRESETS,
+    CacheDiTSettings,
+)
+
+CATEGORY = "model/acceleration"
+
+
+class ApplyCacheDiT(io.ComfyNode):
+    """Skips transformer blocks where the change between steps is small."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        default = CacheDiTSettings()
+        return io.Schema(
+            node_id="AccelApplyCacheDiT",
+            display_name="Apply Cache-DiT",
+            category=CATEGORY,
+            description=(
+                "Samples a diffusion transformer faster: where the first blocks show that little "
+                "changed since the last computed step, the other blocks are skipped and their "
+                "effect is reused or forecast. Quality trade-off: the picture changes slightly."
+            ),
+            search_aliases=["cache", "dbcache", "taylorseer", "speed up", "first block cache"],
+            inputs=[
+                io.Model.Input("model", tooltip="A diffusion transformer such as FLUX or Wan."),
+                *_threshold_inputs(default),
+                *_forecast_inputs(default),
+                *_mask_inputs(default),
+                *_window_inputs(default),
+            ],
+            outputs=[io.Model.Output(tooltip="The same model, sampling with Cache-DiT.")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, **settings: Any) -> io.NodeOutput:
+        return io.NodeOutput(host.attach(model, CacheDiT(CacheDiTSettings(**settings))))
+
+
+def _threshold_inputs(default: CacheDiTSettings) -> list[Any]:
+    return [
+        io.Int.Input(
+            "Fn_compute_blocks",
+            default=default.Fn_compute_blocks,
+            min=1,
+            max=128,
+            advanced=True,
+            tooltip="How many first blocks always run; their change decides. More is slower and "
+            "decides better. Leave at 1 unless pictures suffer.",
+        ),
+        io.Int.Input(
+            "Bn_compute_blocks",
+            default=default.Bn_compute_blocks,
+            min=0,
+            max=128,
+            advanced=True,
+            tooltip="How many last blocks always run after the skipped ones. More is slower and "
+            "smooths the result. Leave at 0 for most models.",
+        ),
+        io.Int.Input(
+            "max_warmup_steps",
+            default=default.max_warmup_steps,
+            min=0,
+            max=1000,
+            tooltip="Steps at the start that are always computed; they lay out the picture. "
+            "Fewer is faster, more keeps the composition. With 8 steps or less, try 2.",
+        ),
+        io.Float.Input(
+            "residual_diff_threshold",
+            default=default.residual_diff_threshold,
+            min=0.0,
+            max=0.99,
+            step=0.01,
+            tooltip="How much the first blocks may change (relative L1) for a step to be skipped. "
+            "Higher is faster and less faithful: 0.08 careful, 0.24 default, 0.4 aggressive, "
+            "0 never skips.",
+        ),
+        io.Int.Input(
+            "max_continuous_cached_steps",
+            default=default.max_continuous_cached_steps,
+            min=-1,
+            max=1000,
+            tooltip="How many steps in a row may be skipped; -1 is no limit. Lower keeps more "
+            "detail.",
+        ),
+    ]
+
+
+def _forecast_inputs(default: CacheDiTSettings) -> list[Any]:
+    return [
+        io.Combo.Input(
+            "calibrator",
+            options=list(CALIBRATORS),
+            default=default.calibrator,
+            tooltip="What replaces skipped blocks. none: the last result as it is. taylorseer: "
+            "extrapolated in time, usually much closer, needs more memory. foca: damped "
+            "extrapolation. dmd: exponential fit, slow, images only. trajectory: follows the "
+            "first blocks' progress, best on video and when much is skipped.",
+        ),
+        io.Int.Input(
+            "taylorseer_order",
+            default=default.taylorseer_order,
+            min=1,
+            max=2,
+            advanced=True,
+            tooltip="How many past differences taylorseer and trajectory use. 2 needs more memory "
+            "and is better only when little is skipped.",
+        ),
+    ]
+
+
+def _mask_inputs(default: CacheDiTSettings) -> list[Any]:
+    return [
+        io.Combo.Input(
+            "scm_preset",
+            options=list(SCM_PRESETS),
+            default=default.scm_preset,
+            tooltip="A fixed plan of steps that must be computed, fitted to the step count "
+            "(8 or more): slow computes 64 %, medium 54 %, fast 39 %, ultra 29 %.",
+        ),
+        io.Combo.Input(
+            "scm_policy",
+            options=list(SCM_POLICIES),
+            default=default.scm_policy,
+            advanced=True,
+            tooltip="What the plan's free steps do. dynamic: skip only below the threshold. "
+            "static: always skip, the fastest and exactly predictable.",
+        ),
+        io.String.Input(
+            "scm_compute_bins",
+            default=default.scm_compute_bins,
+            advanced=True,
+            tooltip="Own plan: lengths of the computed runs, such as 6,2,2,1. Together with "
+            "scm_cache_bins they must sum to the steps. Empty uses scm_preset.",
+        ),
+        io.String.Input(
+            "scm_cache_bins",
+            default=default.scm_cache_bins,
+            advanced=True,
+            tooltip="Own plan: lengths of the cached runs in between, such as 3,4,4.",
+        ),
+    ]
+
+
+def _window_inputs(default: CacheDiTSettings) -> list[Any]:
+    return [
+        io.Float.Input(
+            "start_percent",
+            default=default.start_percent,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            advanced=True,
+            tooltip="Skipping begins at this part of the noise range. Raise it to keep the "
+            "composition exact.",
+        ),
+        io.Float.Input(
+            "end_percent",
+            default=default.end_percent,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            advanced=True,
+            tooltip="Skipping ends at this part of the noise range. Lower it to keep fine detail "
+            "exact.",
+        ),
+        io.Combo.Input(
+            "residual_device",
+            options=list(RESIDUAL_DEVICES),
+            default=default.residual_device,
+            advanced=True,
+            tooltip="Where remembered tensors live. auto: on the GPU while there is room. cpu "
+            "saves VRAM and costs a little time.",
+        ),
+    ]

@@ -1,0 +1,60 @@
+"""Acceleration Report."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..acceleration import host
+
+NO_ACCELERATION = "This MODEL has no acceleration node before it."
+NOT_SAMPLED = "This MODEL has not been sampled yet: connect `after` to what comes after sampling."
+
+
+class AccelerationReport(io.ComfyNode):
+    """What the last sampling run of a model did."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        anything = io.MatchType.Template("after")
+        return io.Schema(
+            node_id="AccelReport",
+            display_name="Acceleration Report",
+            category="model/acceleration",
+            description="Tells what the last sampling run of this model computed, skipped and "
+            "saved, and why.",
+            search_aliases=["cache report", "skipped steps"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that was given to the sampler."),
+                io.MatchType.Input(
+                    "after",
+                    template=anything,
+                    tooltip="Anything made after sampling, so that the report waits for it. It is "
+                    "handed through.",
+                ),
+            ],
+            outputs=[
+                io.MatchType.Output(template=anything, display_name="after"),
+                io.String.Output(display_name="text", tooltip="The report in words."),
+                io.String.Output(display_name="json", tooltip="The report as JSON."),
+            ],
+            is_output_node=True,
+            not_idempotent=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> float:
+        """Never served from the host's cache: a report is of the run that just ended."""
+        return float("nan")
+
+    @classmethod
+    def execute(cls, model: Any, after: Any) -> io.NodeOutput:
+        report = host.last_report(model)
+        if report is None:
+            text = NO_ACCELERATION if not host.is_accelerated(model) else NOT_SAMPLED
+            data = "{}"
+        else:
+            text, data = report.text(), json.dumps(report.as_dict())
+        return io.NodeOutput(after, text, data, ui={"text": [text, data]})
