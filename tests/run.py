@@ -33,8 +33,11 @@ SCRIPTS = (
     "tests/comfyui_builder.py",
     "tests/comfyui_environment.py",
     "tests/comfyui_server.py",
+    "tests/comfyui_workflow.py",
     "tests/run.py",
     "workflows/demo.py",
+    "workflows/demo_figure.py",
+    "workflows/demo_measurement.py",
 )
 CHECKED_PACKAGES = ("acceleration", "nodes")
 # More threads than this only cost time on the tiny models of the tests.

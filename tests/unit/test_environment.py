@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import run
 
 import comfyui_builder
+import run
 from comfyui_builder import ROOT, Builder, Host, SetupError, locked, run_with_progress, sha256_of
 from comfyui_environment import Environment, ensure_environment, existing_environment, link_packs
 
