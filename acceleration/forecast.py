@@ -1,8 +1,8 @@
 """What to put in place of the skipped blocks: forecasts of their residual.
 
 A residual is what the skipped blocks add to the hidden state, one tensor a stream. Every forecast
-can be used by every policy. ``position`` is the place in the schedule (see ``schedule``), ``signal``
-the residual of the first blocks, which is known on skipped evaluations too.
+can be used by every policy. ``position`` is the place in the schedule (see ``schedule``) and
+``signal`` the residual of the first blocks, which is known on skipped evaluations too.
 """
 
 from __future__ import annotations

@@ -66,7 +66,9 @@ class CachingAttachment:
             free_memory,
         )
         if self.replaced:
-            run.report.notice(f"this node replaced {self.replaced}, set on the same model before it")
+            run.report.notice(
+                f"this node replaced {self.replaced}, set on the same model before it"
+            )
         return run
 
     @staticmethod

@@ -47,12 +47,16 @@ def is_sound(mask: list[int], preset: str, steps: int) -> bool:
     """
     if len(mask) != steps or not mask[0] or not mask[-1]:
         return False
-    reference = mask_from_bins(*PRESET_BINS[preset])
-    run = longest_cached_run(reference)
-    limit = max(run, -(-run * steps // REFERENCE_STEPS))
-    share = sum(reference) / REFERENCE_STEPS
+    share = sum(mask_from_bins(*PRESET_BINS[preset])) / REFERENCE_STEPS
     tolerance = max(0.05, 0.5 / steps) + 1e-9
-    return longest_cached_run(mask) <= limit and abs(sum(mask) / steps - share) <= tolerance
+    within_share = abs(sum(mask) / steps - share) <= tolerance
+    return within_share and longest_cached_run(mask) <= _run_limit(preset, steps)
+
+
+def _run_limit(preset: str, steps: int) -> int:
+    """Longest cached run allowed: the preset's own at 28 steps, in proportion on longer ones."""
+    run = longest_cached_run(mask_from_bins(*PRESET_BINS[preset]))
+    return max(run, -(-run * steps // REFERENCE_STEPS))
 
 
 def rescaled_mask(preset: str, steps: int) -> list[int]:
@@ -72,6 +76,9 @@ def rescaled_mask(preset: str, steps: int) -> list[int]:
         earliest = placed[-1] + 1 if placed else 0
         latest = steps - count + k
         placed.append(min(max(round(position * stretch), earliest), latest))
+    for k in reversed(range(count - 1)):
+        # Rounding can stretch a run by one; pull its beginning back up.
+        placed[k] = max(placed[k], placed[k + 1] - _run_limit(preset, steps) - 1)
     chosen = set(placed)
     return [int(step in chosen) for step in range(steps)]
 

@@ -37,7 +37,7 @@ class ResidualStore:
 
     @property
     def placement(self) -> str:
-        """``"gpu"``, ``"cpu"``, or ``"auto"`` while undecided."""
+        """Where tensors are kept: ``"gpu"``, ``"cpu"``, or ``"auto"`` while undecided."""
         return self._mode
 
     def put(self, tensor: torch.Tensor, host_math: bool = False) -> torch.Tensor:
@@ -47,6 +47,7 @@ class ResidualStore:
         CPU must have arrived.
         """
         if tensor.device.type == "cpu":
+            self._mode = "cpu"
             return tensor
         if self._mode == "auto":
             needed = tensor.numel() * tensor.element_size() * self._expected_tensors

@@ -130,10 +130,10 @@ class SamplingRun:
         step = self._schedule.step_of(position)
         outside = self._outside_window(call.sigma)
         if self._plan is None or self._info is None or outside == "after end_percent":
-            output, record = call.execute(), (False, outside or "not accelerated", None)
+            output = call.execute()
+            skipped, reason, diff = False, outside or "not accelerated", None
         else:
-            output, record = self._gated(call, branch, position, step, outside)
-        skipped, reason, diff = record
+            output, (skipped, reason, diff) = self._gated(call, branch, position, step, outside)
         seconds = time.perf_counter() - began
         self.report.evaluations.append(
             EvaluationRecord(
@@ -175,7 +175,7 @@ class SamplingRun:
         return output, (False, reason, diff)
 
     def _recompute(self, call: Call) -> tuple[Any, tuple[bool, str, float | None]]:
-        """The last gate was not reached after a skip: the output is wrong, so compute it plainly."""
+        """Compute plainly: the last gate was not reached after a skip, so the output is wrong."""
         self._plan = None
         self.report.notice(
             "another patch replaces the last block of this model, so caching was switched off for "

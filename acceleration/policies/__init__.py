@@ -40,9 +40,7 @@ class Policy(Protocol):
     last_blocks: int
     """How many blocks always run after the skipped ones (Bn)."""
 
-    def decide(
-        self, branch: str, step: int, signal: torch.Tensor, blocked: str | None
-    ) -> Decision:
+    def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
         """Reuse or compute?
 
         ``signal`` is ``[B, L, D]``. ``blocked`` is a reason why this evaluation must be computed

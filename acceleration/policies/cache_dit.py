@@ -39,9 +39,7 @@ class CacheDiTPolicy:
         self._computed_step: dict[str, int] = {}
         self.unsupported: str | None = None
 
-    def decide(
-        self, branch: str, step: int, signal: torch.Tensor, blocked: str | None
-    ) -> Decision:
+    def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
         reuse, diff = self._engine.decide(branch, step, signal)
         if diff is not None and not math.isfinite(diff):
             self.unsupported = (
@@ -144,12 +142,12 @@ class CacheDiT:
     def notices(self, info: RunInfo) -> list[str]:
         steps = info.schedule.steps
         found = []
-        if self.settings.scm_preset != "none" and not self.settings.compute_bins:
-            if steps < MIN_STEPS:
-                found.append(
-                    f"scm_preset {self.settings.scm_preset} needs at least {MIN_STEPS} steps and "
-                    f"is off for this run of {steps}; DBCache goes on alone"
-                )
+        preset = self.settings.scm_preset
+        if preset != "none" and not self.settings.compute_bins and steps < MIN_STEPS:
+            found.append(
+                f"scm_preset {preset} needs at least {MIN_STEPS} steps and is off for this run of "
+                f"{steps}; DBCache goes on alone"
+            )
         if self.settings.Fn_compute_blocks + self.settings.Bn_compute_blocks == (
             info.structure.block_count
         ):

@@ -1,0 +1,131 @@
+"""Forecasts with numbers that can be checked by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dit_acceleration_pack.acceleration.forecast import Streams, make_forecast
+from dit_acceleration_pack.acceleration.residual_store import ResidualStore, bytes_of
+
+
+def store() -> ResidualStore:
+    return ResidualStore("gpu", lambda _: 0, 1)
+
+
+def tensor(*values: float) -> torch.Tensor:
+    """One value per batch item, ``[B, 1, 2]``."""
+    return torch.tensor(values).view(-1, 1, 1).expand(-1, 1, 2).clone()
+
+
+def image(*values: float) -> Streams:
+    return {"image": tensor(*values)}
+
+
+def value(streams: Streams) -> list[float]:
+    return [float(x) for x in streams["image"][:, 0, 0]]
+
+
+@pytest.mark.parametrize("kind", ["none", "taylorseer", "foca", "dmd", "trajectory"])
+def test_ready_only_after_a_residual_and_exact_right_after(kind: str) -> None:
+    forecast = make_forecast(kind, 1, store())
+    assert not forecast.ready
+    forecast.update(0.0, image(3.0), tensor(1.0))
+    assert forecast.ready
+    assert value(forecast.predict(1.0, tensor(1.5))) == [3.0]
+    assert forecast.tensors()
+
+
+def test_hold_keeps_the_last() -> None:
+    forecast = make_forecast("none", 1, store())
+    forecast.update(0.0, image(3.0), tensor(1.0))
+    forecast.update(1.0, image(4.0), tensor(1.0))
+    assert value(forecast.predict(5.0, tensor(9.0))) == [4.0]
+
+
+def test_taylorseer_follows_a_straight_line_over_uneven_positions() -> None:
+    forecast = make_forecast("taylorseer", 1, store())
+    for position in (0.0, 1.0, 2.0, 4.0):
+        forecast.update(position, image(10 + 3 * position), tensor(1.0))
+    assert value(forecast.predict(5.0, tensor(1.0))) == pytest.approx([25.0])
+    assert value(forecast.predict(6.5, tensor(1.0))) == pytest.approx([29.5])
+
+
+def test_taylorseer_order_two_bends() -> None:
+    straight, bent = (make_forecast("taylorseer", order, store()) for order in (1, 2))
+    for forecast in (straight, bent):
+        for position in (0.0, 1.0, 2.0, 3.0):
+            forecast.update(position, image(position**2), tensor(1.0))
+    error = [abs(value(f.predict(5.0, tensor(1.0)))[0] - 25) for f in (straight, bent)]
+    assert error[1] < error[0]
+
+
+@pytest.mark.parametrize("kind", ["taylorseer", "foca", "dmd", "trajectory"])
+def test_a_second_value_at_the_same_position_replaces_the_first(kind: str) -> None:
+    once, twice = (make_forecast(kind, 1, store()) for _ in range(2))
+    for position in (0.0, 1.0, 2.0, 3.0):
+        if position > 0:
+            twice.update(position, image(-7.0), tensor(-3.0))
+        for forecast in (once, twice):
+            forecast.update(position, image(2 * position), tensor(position))
+    predictions = [value(f.predict(4.0, tensor(4.0)))[0] for f in (once, twice)]
+    assert predictions[0] == pytest.approx(predictions[1])
+    assert all(torch.tensor(predictions).isfinite())
+
+
+def test_trajectory_moves_by_the_progress_of_the_signal() -> None:
+    """R0 = 10, R1 = 14 while r went 1 → 3; r = 4 is half a difference further: 14 + 0.5 · 4."""
+    forecast = make_forecast("trajectory", 1, store())
+    forecast.update(0.0, image(10.0), tensor(1.0))
+    forecast.update(1.0, image(14.0), tensor(3.0))
+    assert value(forecast.predict(2.0, tensor(4.0))) == pytest.approx([16.0])
+    assert value(forecast.predict(9.0, tensor(3.0))) == pytest.approx([14.0]), "time plays no role"
+
+
+def test_trajectory_goes_by_batch_item() -> None:
+    forecast = make_forecast("trajectory", 1, store())
+    forecast.update(0.0, image(10.0, 0.0), tensor(1.0, 1.0))
+    forecast.update(1.0, image(14.0, 1.0), tensor(3.0, 2.0))
+    assert value(forecast.predict(2.0, tensor(4.0, 5.0))) == pytest.approx([16.0, 4.0])
+
+
+def test_trajectory_order_two_is_the_least_squares_combination() -> None:
+    """Signals that differ in two directions; the target is 2 steps of one and 1 of the other."""
+    forecast = make_forecast("trajectory", 2, store())
+    signals = [torch.tensor([[[0.0, 0.0]]]), torch.tensor([[[1.0, 0.0]]])]
+    signals.append(signals[1] + torch.tensor([[[0.0, 1.0]]]))
+    for k, (signal, residual) in enumerate(zip(signals, (1.0, 2.0, 5.0), strict=True)):
+        forecast.update(float(k), image(residual), signal)
+    target = signals[2] + torch.tensor([[[1.0, 2.0]]])
+    # Newest difference 3 with weight 2, the one before 1 with weight 1.
+    assert value(forecast.predict(3.0, target)) == pytest.approx([5.0 + 2 * 3 + 1 * 1])
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_trajectory_without_movement_holds(order: int) -> None:
+    forecast = make_forecast("trajectory", order, store())
+    for position in (0.0, 1.0, 2.0):
+        forecast.update(position, image(7.0), tensor(1.0))
+    assert value(forecast.predict(3.0, tensor(2.0))) == [7.0]
+
+
+def test_every_stream_is_forecast() -> None:
+    for kind in ("none", "taylorseer", "trajectory"):
+        forecast = make_forecast(kind, 1, store())
+        for position in (0.0, 1.0, 2.0):
+            streams = {"image": tensor(position), "text": tensor(10 * position)}
+            forecast.update(position, streams, tensor(position))
+        streams = forecast.predict(3.0, tensor(3.0))
+        assert set(streams) == {"image", "text"}
+        if kind != "none":
+            assert float(streams["text"][0, 0, 0]) == pytest.approx(30.0)
+
+
+def test_bytes_count_every_storage_once() -> None:
+    kept = torch.zeros(4, dtype=torch.float32)
+    assert bytes_of([kept, kept.view(2, 2), torch.zeros(2)]) == 16 + 8
+
+
+def test_auto_placement_follows_free_memory() -> None:
+    kept = ResidualStore("auto", lambda _: 100, 2)
+    assert kept.put(torch.zeros(4)).device.type == "cpu"
