@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ import torch
 from .families import BlockStack
 from .families.base import IMAGE, JOINED, TEXT
 from .forecast import Streams
-from .gates import Handler, untraced
+from .gates import Handler, untraced, untraced_itself
 
 
 @dataclass(frozen=True)
@@ -95,37 +96,16 @@ class Evaluation:
         return self._last(stack) if index == plan.last else self._middle(stack)
 
     def _first(self, stack: BlockStack, enters: bool, decides: bool) -> Handler:
-        enter, decide = untraced(_enter), untraced(_take_decision)
-
-        def handler(original: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
-            if enters:
-                enter(self, stack, args, kwargs)
-            output = original(*args, **kwargs)
-            if decides:
-                decide(self, stack, output)
-            return output
-
-        return handler
+        enter = untraced(_enter) if enters else None
+        decide = untraced(_take_decision) if decides else None
+        return partial(untraced_itself(_run_first), self, stack, enter, decide)
 
     def _middle(self, stack: BlockStack) -> Handler:
-        def handler(original: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
-            if self._restored is None:
-                return original(*args, **kwargs)
-            return stack.pack_output({s: stack.read_input(s, args, kwargs) for s in stack.outputs})
-
-        return handler
+        return partial(untraced_itself(_run_middle), self, stack, untraced(_hand_through))
 
     def _last(self, stack: BlockStack) -> Handler:
-        capture, restore = untraced(_capture), untraced(_restore)
-
-        def handler(original: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
-            if self._restored is not None:
-                return restore(self, stack, args, kwargs)
-            output = original(*args, **kwargs)
-            capture(self, stack, output)
-            return output
-
-        return handler
+        restore, capture = untraced(_restore), untraced(_capture)
+        return partial(untraced_itself(_run_last), self, stack, restore, capture)
 
     def split(self, stack: BlockStack, output: Any, keeps_text: bool) -> Streams:
         """Views of the streams in a block's output."""
@@ -137,6 +117,57 @@ class Evaluation:
             return streams
         names = [s for s in stack.outputs if s == IMAGE or keeps_text]
         return {name: stack.read_output(name, output) for name in names}
+
+
+# The compiler stays out of the three handlers themselves, so that what differs from block to block
+# and from evaluation to evaluation never makes it compile them again, but it enters the block's
+# own forward, `original`. What they call beside that is kept out with all that it calls.
+
+
+def _run_first(
+    evaluation: Evaluation,
+    stack: BlockStack,
+    enter: Callable[..., None] | None,
+    decide: Callable[..., None] | None,
+    original: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    if enter is not None:
+        enter(evaluation, stack, args, kwargs)
+    output = original(*args, **kwargs)
+    if decide is not None:
+        decide(evaluation, stack, output)
+    return output
+
+
+def _run_middle(
+    evaluation: Evaluation,
+    stack: BlockStack,
+    hand_through: Callable[..., Any],
+    original: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    if evaluation._restored is None:
+        return original(*args, **kwargs)
+    return hand_through(stack, args, kwargs)
+
+
+def _run_last(
+    evaluation: Evaluation,
+    stack: BlockStack,
+    restore: Callable[..., Any],
+    capture: Callable[..., None],
+    original: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    if evaluation._restored is not None:
+        return restore(evaluation, stack, args, kwargs)
+    output = original(*args, **kwargs)
+    capture(evaluation, stack, output)
+    return output
 
 
 def _enter(
@@ -161,6 +192,10 @@ def _take_decision(evaluation: Evaluation, stack: BlockStack, output: Any) -> No
     evaluation._before = None
 
 
+def _hand_through(stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return stack.pack_output({s: stack.read_input(s, args, kwargs) for s in stack.outputs})
+
+
 def _capture(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
     base = evaluation._base
     if base is None:
@@ -183,5 +218,8 @@ def _restore(
         text = restored.get(TEXT, joined[:, : evaluation._text_length])
         return stack.pack_output({JOINED: torch.cat((text, restored[IMAGE]), dim=1)})
     return stack.pack_output(
-        {s: restored[s] if s in restored else stack.read_input(s, args, kwargs) for s in stack.outputs}
+        {
+            s: restored[s] if s in restored else stack.read_input(s, args, kwargs)
+            for s in stack.outputs
+        }
     )

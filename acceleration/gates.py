@@ -1,8 +1,8 @@
 """Gates: put on the blocks of a network for one evaluation, and taken off again.
 
 A gate stands in for ``block.forward`` (an entry in the instance's ``__dict__``, removed in
-``finally``) and hands every call to a handler. That works for every family, leaves weights, LoRA and
-low-VRAM casting alone, and composes with the host's patches, which call the block as usual.
+``finally``) and hands every call to a handler. That works for every family, leaves weights, LoRA
+and low-VRAM casting alone, and composes with the host's patches, which call the block as usual.
 
 Gate objects are kept per block and reused: torch.compile guards on the identity of what it calls,
 so a new object per evaluation would recompile each time. They hold nothing between evaluations.
@@ -44,8 +44,13 @@ _gates: WeakKeyDictionary[torch.nn.Module, Gate] = WeakKeyDictionary()
 
 
 def _left_alone(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep the compiler out of this function but let it into the block that it calls."""
     return torch.compiler.disable(function, recursive=False)  # type: ignore[no-any-return]
+
+
+@cache
+def untraced_itself(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep the compiler out of a function but let it into what the function calls."""
+    return _left_alone(function)
 
 
 @cache
