@@ -30,7 +30,7 @@ from comfyui_environment import Environment
 START_SECONDS = 240.0
 STOP_SECONDS = 10.0
 # Short against a sampling run, long against the work of answering.
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.03
 
 Graph = Mapping[str, Mapping[str, Any]]
 Tick = Callable[[float], None]
@@ -209,9 +209,19 @@ class Server:
         return info
 
     def submit(self, graph: Graph) -> str:
-        """Queue a prompt in API format and return its id."""
+        """Queue a prompt in API format and return its id.
+
+        Raises
+        ------
+        ServerError
+            If any of its nodes is refused. The host itself would run the rest of the prompt.
+        """
         answer = self.post("/prompt", {"prompt": graph, "client_id": self.client_id})
         prompt_id: str = answer["prompt_id"]
+        if problems := node_problems(answer.get("node_errors") or {}):
+            self.post("/queue", {"delete": [prompt_id]})
+            self.post("/interrupt", {"prompt_id": prompt_id})
+            raise ServerError("; ".join(problems))
         return prompt_id
 
     def interrupt(self) -> None:
@@ -286,14 +296,17 @@ def refusal(path: str, code: int, detail: str) -> str:
     error = answer.get("error") if isinstance(answer, dict) else None
     if not isinstance(error, dict):
         return f"{path}: HTTP {code}: {detail[:500]}"
-    parts = [f"{error.get('message')} {error.get('details', '')}".strip()]
-    for node_id, node in (answer.get("node_errors") or {}).items():
-        for problem in node.get("errors", []):
-            parts.append(
-                f"{node.get('class_type')} (node {node_id}): "
-                f"{problem.get('message')}: {problem.get('details')}"
-            )
-    return "; ".join(parts)
+    first = f"{error.get('message')} {error.get('details', '')}".strip()
+    return "; ".join([first, *node_problems(answer.get("node_errors") or {})])
+
+
+def node_problems(node_errors: Mapping[str, Any]) -> list[str]:
+    """A readable text for each input that the host refused."""
+    return [
+        f"{node.get('class_type')} (node {key}): {error.get('message')}: {error.get('details')}"
+        for key, node in node_errors.items()
+        for error in node.get("errors", [])
+    ]
 
 
 def free_port() -> int:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from comfyui_environment import NEWEST, ROOT, default_cache
+from comfyui_environment import NEWEST, ROOT, Environment, default_cache, existing_environment
+from comfyui_server import Server
 
 PACK = "dit_acceleration_pack"
 COMFYUI = Path(os.environ.get("DIT_ACCEL_COMFYUI") or default_cache() / "hosts" / NEWEST)
@@ -72,6 +74,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def comfyui_folder() -> Path:
-    """The folder of the ComfyUI under test."""
-    return COMFYUI
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The ComfyUI under test, run by the interpreter of the tests."""
+    return existing_environment(COMFYUI, sys.executable, tmp_path_factory.mktemp("cache"), ())
+
+
+@pytest.fixture(scope="session")
+def server(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real ComfyUI server with this pack and its demo pack, started when first asked for."""
+    device = "auto" if ON_GPU else "cpu"
+    with Server(environment, device, tmp_path_factory.mktemp("server")) as running:
+        yield running

@@ -38,8 +38,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "calibrator": "taylorseer",
     },
 }
-# As many as fit into a minute and a half on two cores.
-USUAL = ("default", "taylorseer", "scm_fast_static")
+# As many as fit well into a minute and a half on two cores.
+USUAL = ("default", "taylorseer")
 
 
 @dataclass(frozen=True)
