@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from .families import BlockStack
-from .families.base import IMAGE, JOINED, TEXT
+from .families.base import IMAGE, JOINED, TEXT, Family
 from .forecast import Streams
 from .gates import Handler, untraced, untraced_itself
 
@@ -30,14 +30,20 @@ class BlockPlan:
 
     first: int
     last: int
-    keeps_text: bool
-    """Whether blocks after the skipped ones still read the text stream."""
+    kept: tuple[str, ...] = (IMAGE,)
+    """Streams that are read after the skipped blocks; the others need no residual."""
 
     @classmethod
-    def of(cls, block_count: int, first_blocks: int, last_blocks: int) -> BlockPlan | None:
+    def of(
+        cls, family: Family, block_count: int, first_blocks: int, last_blocks: int
+    ) -> BlockPlan | None:
         """The plan for a network, or None when no block is left to skip."""
         last = block_count - last_blocks - 1
-        return cls(first_blocks, last, last_blocks > 0) if first_blocks <= last else None
+        if first_blocks > last:
+            return None
+        has_text = any(TEXT in stack.inputs for stack in family.stacks)
+        text = (TEXT,) if last_blocks and has_text else ()
+        return cls(first_blocks, last, family.results + text)
 
 
 Decide = Callable[[torch.Tensor], "Streams | None"]
@@ -61,7 +67,8 @@ class Evaluation:
         self._before: torch.Tensor | None = None
         self._base: Streams | None = None
         self._restored: Streams | None = None
-        self._text_length = 0
+        self._tokens = {IMAGE: 0, TEXT: 0}
+        self.must_run = False
         self.signal: torch.Tensor | None = None
         self.residual: Streams | None = None
         self.returned = False
@@ -107,16 +114,21 @@ class Evaluation:
         restore, capture = untraced(_restore), untraced(_capture)
         return partial(untraced_itself(_run_last), self, stack, restore, capture)
 
-    def split(self, stack: BlockStack, output: Any, keeps_text: bool) -> Streams:
-        """Views of the streams in a block's output."""
+    def split(self, stack: BlockStack, output: Any) -> Streams:
+        """Views of the kept streams in a block's output."""
+        kept = self._plan.kept
         if stack.is_joined:
-            joined = stack.read_output(JOINED, output)
-            streams = {IMAGE: joined[:, self._text_length :]}
-            if keeps_text:
-                streams[TEXT] = joined[:, : self._text_length]
+            joined, lengths = stack.read_output(JOINED, output), self.lengths
+            streams = {IMAGE: stack.image_part(joined, *lengths)}
+            if TEXT in kept:
+                streams[TEXT] = stack.text_part(joined, *lengths)
             return streams
-        names = [s for s in stack.outputs if s == IMAGE or keeps_text]
-        return {name: stack.read_output(name, output) for name in names}
+        return {name: stack.read_output(name, output) for name in stack.outputs if name in kept}
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Numbers of text and of image tokens, as seen at the first block."""
+        return self._tokens[TEXT], self._tokens[IMAGE]
 
 
 # The compiler stays out of the three handlers themselves, so that what differs from block to block
@@ -174,15 +186,18 @@ def _enter(
     evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     evaluation._before = stack.read_input(IMAGE, args, kwargs).clone()
-    if TEXT in stack.inputs:
-        evaluation._text_length = stack.read_input(TEXT, args, kwargs).shape[1]
+    evaluation.must_run = stack.must_run is not None and stack.must_run(args, kwargs)
+    for name in evaluation._tokens:
+        tokens = stack.read_input(name, args, kwargs)
+        if tokens is not None:
+            evaluation._tokens[name] = tokens.shape[1]
 
 
 def _take_decision(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
     before = evaluation._before
     if before is None:
         return
-    streams = evaluation.split(stack, output, evaluation._plan.keeps_text)
+    streams = evaluation.split(stack, output)
     evaluation.signal = torch.sub(streams[IMAGE], before, out=before)
     residual = evaluation._decide(evaluation.signal)
     if residual is None:
@@ -200,7 +215,7 @@ def _capture(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
     base = evaluation._base
     if base is None:
         return
-    streams = evaluation.split(stack, output, evaluation._plan.keeps_text)
+    streams = evaluation.split(stack, output)
     evaluation.residual = {
         name: torch.sub(value, base[name], out=base[name]) for name, value in streams.items()
     }
@@ -215,8 +230,8 @@ def _restore(
     evaluation.returned = True
     if stack.is_joined:
         joined = stack.read_input(JOINED, args, kwargs)
-        text = restored.get(TEXT, joined[:, : evaluation._text_length])
-        return stack.pack_output({JOINED: torch.cat((text, restored[IMAGE]), dim=1)})
+        text = restored.get(TEXT, stack.text_part(joined, *evaluation.lengths))
+        return stack.pack_output({JOINED: stack.join(text, restored[IMAGE])})
     return stack.pack_output(
         {
             s: restored[s] if s in restored else stack.read_input(s, args, kwargs)

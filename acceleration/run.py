@@ -51,6 +51,8 @@ class Branch:
         self.label = label
         self.forecast = forecast
         self.position: float | None = None
+        self.shape: torch.Size | None = None
+        """Shape of the last computed signal."""
 
 
 class SamplingRun:
@@ -112,13 +114,18 @@ class SamplingRun:
     def _begin(self, structure: Structure, sampler: str) -> None:
         technique, report = self._technique, self.report
         report.family, report.structure = structure.family.name, structure.source
+        if structure.family.refused:
+            report.notice(f"{structure.family.name} runs uncached: {structure.family.refused}")
+            return
         technique.check(structure)
         self._info = RunInfo(self._schedule, structure, sampler)
         for notice in technique.notices(self._info):
             report.notice(notice)
         # Opened once here so that settings that do not fit fail before sampling starts.
         probe = technique.open(self._info)
-        self._plan = BlockPlan.of(structure.block_count, probe.first_blocks, probe.last_blocks)
+        self._plan = BlockPlan.of(
+            structure.family, structure.block_count, probe.first_blocks, probe.last_blocks
+        )
         probe.close()
 
     # ---------------------------------------------------------------- one evaluation
@@ -150,7 +157,7 @@ class SamplingRun:
         outcome: list[tuple[str, float | None]] = []
 
         def decide(signal: torch.Tensor) -> Streams | None:
-            blocked = outside or (None if branch.forecast.ready else "no residual yet")
+            blocked = outside or self._blocked(branch, evaluation, signal)
             decision = policy.decide(branch.name, step, signal, blocked)
             outcome.append((decision.reason, decision.diff))
             return branch.forecast.predict(position, signal) if decision.reuse else None
@@ -164,6 +171,7 @@ class SamplingRun:
         if evaluation.skipped:
             return output, (True, reason, diff)
         if evaluation.signal is not None and evaluation.residual is not None:
+            branch.shape = evaluation.signal.shape
             policy.computed(branch.name, step, evaluation.signal)
             branch.forecast.update(position, evaluation.residual, evaluation.signal)
             self._note_memory()
@@ -173,6 +181,14 @@ class SamplingRun:
                 "recorded and were computed"
             )
         return output, (False, reason, diff)
+
+    def _blocked(self, branch: Branch, evaluation: Evaluation, signal: torch.Tensor) -> str | None:
+        if evaluation.must_run:
+            return "this model must run here"
+        if branch.shape is not None and branch.shape != signal.shape:
+            # Some models change their number of tokens in mid-run; an old residual does not fit.
+            branch.forecast = self._new_forecast()
+        return None if branch.forecast.ready else "no residual yet"
 
     def _recompute(self, call: Call) -> tuple[Any, tuple[bool, str, float | None]]:
         """Compute plainly: the last gate was not reached after a skip, so the output is wrong."""
@@ -189,14 +205,16 @@ class SamplingRun:
         with self._lock:
             branch = self._branches.get(call.key)
             if branch is None:
-                forecast = make_forecast(
-                    self._technique.calibrator, self._technique.taylorseer_order, self._store
-                )
-                branch = Branch(f"branch-{len(self._branches)}", call.label, forecast)
+                name = f"branch-{len(self._branches)}"
+                branch = Branch(name, call.label, self._new_forecast())
                 self._branches[call.key] = branch
             position = self._schedule.locate(call.sigma, branch.position)
             branch.position = position
             return branch, position
+
+    def _new_forecast(self) -> Forecast:
+        technique = self._technique
+        return make_forecast(technique.calibrator, technique.taylorseer_order, self._store)
 
     def _policy(self, device: torch.device) -> Policy:
         assert self._info is not None

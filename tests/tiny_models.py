@@ -242,6 +242,7 @@ class TinyControl:
 
     def __init__(self, adds: dict[str, list[torch.Tensor | None]]) -> None:
         self.adds = adds
+        self.extra_hooks = None
         self.multigpu_clones: dict[Any, Any] = {}
         self.previous_controlnet = None
 

@@ -2,18 +2,33 @@
 
 A transformer is a sequence of block *stacks*, each a ModuleList. A block takes and returns hidden
 states in *streams*: ``image`` (all that becomes picture, video or audio), ``text`` (the prompt's
-tokens where blocks transform them too), or ``joined`` (one tensor, text tokens first).
+tokens where blocks transform them too), ``joined`` (image and text tokens in one tensor), and
+further streams that a family names itself (``audio`` of LTX-2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, NamedTuple
 
 import torch
 
 IMAGE, TEXT, JOINED = "image", "text", "joined"
+
+TEXT_FIRST, IMAGE_FIRST = "text first", "image first"
+
+
+class Arg(NamedTuple):
+    """Where a block's call carries something: by keyword or at a position.
+
+    ``item`` is an index into the argument when several streams travel as one tuple.
+    """
+
+    keyword: str
+    position: int
+    item: int | None = None
 
 
 @dataclass(frozen=True)
@@ -23,27 +38,41 @@ class BlockStack:
     Parameters
     ----------
     path
-        Attribute of the network, such as ``"double_blocks"``.
+        Attribute of the network, dotted where nested, such as ``"double_blocks"``.
     inputs
-        Stream → (keyword, position) of the block's argument. A block may be called either way.
+        What the block takes and returns again, and where in its call.
     outputs
-        Streams in the order in which the block returns them; one stream means a bare tensor.
+        Names in the order in which the block returns them; one name means a bare tensor. A name
+        without an input is returned as None when the block is skipped.
+    joined_order
+        Which tokens come first where ``joined`` is an input.
+    must_run
+        Given ``(args, kwargs)`` of the first block: whether this evaluation may not be skipped
+        because something beside the hidden state is made in the blocks.
     """
 
     path: str
-    inputs: Mapping[str, tuple[str, int]]
+    inputs: Mapping[str, Arg]
     outputs: tuple[str, ...]
+    joined_order: str = TEXT_FIRST
+    must_run: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None = None
 
-    def read_input(self, stream: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The argument that carries a stream, however it was passed."""
-        keyword, position = self.inputs[stream]
-        return kwargs[keyword] if keyword in kwargs else args[position]
+    def read_input(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What was passed for a name, however it was passed; None if it was not."""
+        arg = self.inputs.get(name)
+        if arg is None:
+            return None
+        if arg.keyword in kwargs:
+            value = kwargs[arg.keyword]
+        else:
+            value = args[arg.position] if arg.position < len(args) else None
+        return value if arg.item is None or value is None else value[arg.item]
 
-    def read_output(self, stream: str, output: Any) -> Any:
+    def read_output(self, name: str, output: Any) -> Any:
         """The returned tensor of a stream."""
-        return output if len(self.outputs) == 1 else output[self.outputs.index(stream)]
+        return output if len(self.outputs) == 1 else output[self.outputs.index(name)]
 
-    def pack_output(self, streams: Mapping[str, torch.Tensor]) -> Any:
+    def pack_output(self, streams: Mapping[str, Any]) -> Any:
         """A block's return value made of streams."""
         values = tuple(streams[name] for name in self.outputs)
         return values[0] if len(values) == 1 else values
@@ -52,6 +81,23 @@ class BlockStack:
     def is_joined(self) -> bool:
         """Whether text and image tokens are one tensor here."""
         return JOINED in self.inputs
+
+    def image_part(self, joined: torch.Tensor, text_tokens: int, image_tokens: int) -> torch.Tensor:
+        """The image tokens of a joined tensor, as a view."""
+        if self.joined_order == TEXT_FIRST:
+            return joined[:, text_tokens:]
+        return joined[:, :image_tokens]
+
+    def text_part(self, joined: torch.Tensor, text_tokens: int, image_tokens: int) -> torch.Tensor:
+        """The text tokens of a joined tensor, as a view."""
+        if self.joined_order == TEXT_FIRST:
+            return joined[:, :text_tokens]
+        return joined[:, image_tokens:]
+
+    def join(self, text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """Text and image tokens in this stack's order."""
+        parts = (text, image) if self.joined_order == TEXT_FIRST else (image, text)
+        return torch.cat(parts, dim=1)
 
 
 @dataclass(frozen=True)
@@ -66,14 +112,27 @@ class Family:
         Names of the host's network classes, ``"package.module.Class"``, subclasses included.
     stacks
         Block stacks in the order in which they run.
+    results
+        Streams that are read after the last block.
     is_video
         Whether samples have a time axis (residuals are then much larger).
+    last_blocks_need_all
+        Whether last blocks read what skipped blocks would have made (long skip connections), so
+        that Bn must be 0.
+    refused
+        Why this family cannot be cached at all, or empty.
+    models
+        What people call the models of this family, for the table in the README.
     """
 
     name: str
     classes: tuple[str, ...]
     stacks: tuple[BlockStack, ...]
+    results: tuple[str, ...] = (IMAGE,)
     is_video: bool = False
+    last_blocks_need_all: bool = False
+    refused: str = ""
+    models: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +145,6 @@ class Structure:
     family: Family
     counts: tuple[int, ...]
     source: str = "known family"
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def block_count(self) -> int:
@@ -96,5 +154,15 @@ class Structure:
     def blocks(self, network: Any) -> list[tuple[BlockStack, torch.nn.Module]]:
         """Every block with its stack, in running order, as they are in the network now."""
         return [
-            (stack, block) for stack in self.family.stacks for block in getattr(network, stack.path)
+            (stack, block)
+            for stack in self.family.stacks
+            for block in blocks_at(network, stack.path)
         ]
+
+
+def blocks_at(network: Any, path: str) -> list[torch.nn.Module]:
+    """The blocks of the ModuleList or ModuleDict at a dotted path; empty if there is none."""
+    container = reduce(lambda owner, name: getattr(owner, name, None), path.split("."), network)
+    if isinstance(container, torch.nn.ModuleDict):
+        return list(container.values())
+    return list(container) if isinstance(container, torch.nn.ModuleList) else []

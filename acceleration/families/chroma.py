@@ -1,6 +1,11 @@
-"""Chroma: FLUX.1's blocks with modulations from one distilled layer."""
+"""Chroma and Chroma Radiance: FLUX.1's blocks with modulations from one distilled layer."""
 
 from .base import Family
 from .flux import FLUX_STACKS
 
-FAMILY = Family(name="Chroma", classes=("comfy.ldm.chroma.model.Chroma",), stacks=FLUX_STACKS)
+FAMILY = Family(
+    name="Chroma",
+    classes=("comfy.ldm.chroma.model.Chroma",),
+    stacks=FLUX_STACKS,
+    models="Chroma, Chroma Radiance",
+)

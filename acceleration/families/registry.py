@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from typing import Any
 
-from . import chroma, flux, wan
-from .base import Family, Structure
+from .base import Family, Structure, blocks_at
 
-FAMILIES: tuple[Family, ...] = (flux.FAMILY, chroma.FAMILY, wan.FAMILY)
+_NOT_FAMILIES = {"base", "registry"}
+
+
+def _load() -> tuple[Family, ...]:
+    """Every FAMILY of the modules beside this one, so that adding a family is adding a file."""
+    package = __name__.rpartition(".")[0]
+    path = importlib.import_module(package).__path__
+    names = sorted(m.name for m in pkgutil.iter_modules(path) if m.name not in _NOT_FAMILIES)
+    modules = [importlib.import_module(f"{package}.{name}") for name in names]
+    return tuple(module.FAMILY for module in modules)
+
+
+FAMILIES: tuple[Family, ...] = _load()
 
 _BY_CLASS = {name: family for family in FAMILIES for name in family.classes}
 
@@ -21,7 +34,8 @@ def describe(network: Any) -> Structure | None:
     network = getattr(network, "_orig_mod", network)
     for cls in type(network).__mro__:
         family = _BY_CLASS.get(f"{cls.__module__}.{cls.__qualname__}")
-        if family is not None and all(hasattr(network, stack.path) for stack in family.stacks):
-            counts = tuple(len(getattr(network, stack.path)) for stack in family.stacks)
-            return Structure(family, counts)
+        if family is not None:
+            counts = tuple(len(blocks_at(network, stack.path)) for stack in family.stacks)
+            if sum(counts) > 0:
+                return Structure(family, counts)
     return None

@@ -132,6 +132,11 @@ class CacheDiT:
                 f"{structure.family.name} model has {structure.block_count} blocks: lower them so "
                 f"that some blocks are left to skip (1 and 0 are the usual choice)."
             )
+        if last and structure.family.last_blocks_need_all:
+            raise AccelerationError(
+                f"Bn_compute_blocks is {last}, but the last blocks of {structure.family.name} read "
+                "what the skipped ones would have made: set Bn_compute_blocks to 0."
+            )
         if self.calibrator == "dmd" and structure.family.is_video:
             raise AccelerationError(
                 f"calibrator is 'dmd', which decomposes the whole residual in float64 at every "

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dit_acceleration_pack.acceleration.evaluation import BlockPlan, Evaluation
-from dit_acceleration_pack.acceleration.families import BlockStack
+from dit_acceleration_pack.acceleration.families import Arg, BlockStack, Family
 from dit_acceleration_pack.acceleration.forecast import Streams
 from dit_acceleration_pack.acceleration.gates import installed
 
@@ -27,7 +27,9 @@ class Add(torch.nn.Module):
         return x
 
 
-STACK = BlockStack("blocks", {"image": ("x", 0)}, ("image",))
+STACK = BlockStack("blocks", {"image": Arg("x", 0)}, ("image",))
+SEPARATE = BlockStack("a", {"image": Arg("img", 0), "text": Arg("txt", 1)}, ("image", "text"))
+JOINED_STACK = BlockStack("b", {"joined": Arg("x", 0)}, ("joined",))
 
 
 class Dummy:
@@ -60,7 +62,7 @@ def reuse(residual: Streams) -> Any:
 
 def test_computing_gives_the_residual_of_the_skippable_blocks() -> None:
     dummy = Dummy()
-    evaluation = Evaluation(BlockPlan(1, 3, False), compute)
+    evaluation = Evaluation(BlockPlan(1, 3), compute)
     assert dummy.run(5.0, evaluation) == 5 + 1111 + 2.0
     assert evaluation.signal is not None and evaluation.residual is not None
     assert float(evaluation.signal) == 1.0
@@ -70,10 +72,10 @@ def test_computing_gives_the_residual_of_the_skippable_blocks() -> None:
 
 def test_reusing_counts_the_adds_in_between_once() -> None:
     dummy = Dummy()
-    first = Evaluation(BlockPlan(1, 3, False), compute)
+    first = Evaluation(BlockPlan(1, 3), compute)
     expected = dummy.run(5.0, first)
     assert first.residual is not None
-    second = Evaluation(BlockPlan(1, 3, False), reuse(first.residual))
+    second = Evaluation(BlockPlan(1, 3), reuse(first.residual))
     assert dummy.run(5.0, second) == expected
     assert second.skipped and not second.lost
     assert dummy.calls == [2, 1, 1, 1]
@@ -85,19 +87,22 @@ def test_reusing_counts_the_adds_in_between_once() -> None:
 )
 def test_only_first_and_last_blocks_run(first: int, last: int, calls: list[int]) -> None:
     dummy = Dummy()
-    learn = Evaluation(BlockPlan(first, last, False), compute)
+    learn = Evaluation(BlockPlan(first, last), compute)
     expected = dummy.run(2.0, learn)
     before = dummy.calls
     assert learn.residual is not None
-    again = Evaluation(BlockPlan(first, last, False), reuse(learn.residual))
+    again = Evaluation(BlockPlan(first, last), reuse(learn.residual))
     assert dummy.run(2.0, again) == expected
     assert [b - a for a, b in zip(before, dummy.calls, strict=True)] == calls
 
 
 def test_block_plan() -> None:
-    assert BlockPlan.of(4, 1, 0) == BlockPlan(1, 3, False)
-    assert BlockPlan.of(4, 1, 2) == BlockPlan(1, 1, True)
-    assert BlockPlan.of(4, 2, 2) is None
+    one = Family("one stream", (), (STACK,))
+    two = Family("two streams", (), (SEPARATE, JOINED_STACK))
+    assert BlockPlan.of(one, 4, 1, 0) == BlockPlan(1, 3, ("image",))
+    assert BlockPlan.of(two, 4, 1, 0) == BlockPlan(1, 3, ("image",))
+    assert BlockPlan.of(two, 4, 1, 2) == BlockPlan(1, 1, ("image", "text"))
+    assert BlockPlan.of(one, 4, 2, 2) is None
 
 
 def test_gates_leave_nothing_behind_even_on_an_error() -> None:
@@ -108,7 +113,7 @@ def test_gates_leave_nothing_behind_even_on_an_error() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        dummy.run(0.0, Evaluation(BlockPlan(1, 3, False), fail))
+        dummy.run(0.0, Evaluation(BlockPlan(1, 3), fail))
     assert [set(vars(b)) for b in dummy.blocks] == before
 
 
@@ -120,14 +125,12 @@ def test_a_forward_that_was_set_on_the_instance_comes_back() -> None:
         return x + 7
 
     dummy.blocks[2].__dict__["forward"] = theirs
-    assert dummy.run(0.0, Evaluation(BlockPlan(1, 3, False), compute)) == 1 + 10 + 7 + 1000 + 2
+    assert dummy.run(0.0, Evaluation(BlockPlan(1, 3), compute)) == 1 + 10 + 7 + 1000 + 2
     assert dummy.blocks[2].__dict__["forward"] is theirs
 
 
 def test_streams_of_a_joined_stack() -> None:
     """Two text tokens come first in the joined tensor; only image tokens are remembered."""
-    separate = BlockStack("a", {"image": ("img", 0), "text": ("txt", 1)}, ("image", "text"))
-    joined = BlockStack("b", {"joined": ("x", 0)}, ("joined",))
 
     class Pair(torch.nn.Module):
         def forward(self, img: torch.Tensor, txt: torch.Tensor) -> Any:
@@ -137,7 +140,7 @@ def test_streams_of_a_joined_stack() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x * 2
 
-    blocks = [(separate, Pair()), (joined, Joint()), (joined, Joint())]
+    blocks = [(SEPARATE, Pair()), (JOINED_STACK, Joint()), (JOINED_STACK, Joint())]
 
     def run(evaluation: Evaluation) -> torch.Tensor:
         with installed(evaluation.gates_for(blocks)):
@@ -147,8 +150,8 @@ def test_streams_of_a_joined_stack() -> None:
                 x = block(x)
         return x[:, 2:]
 
-    learn = Evaluation(BlockPlan(1, 2, False), compute)
+    learn = Evaluation(BlockPlan(1, 2), compute)
     expected = run(learn)
     assert learn.residual is not None and set(learn.residual) == {"image"}
     assert learn.residual["image"].shape == (1, 3, 1)
-    assert torch.equal(run(Evaluation(BlockPlan(1, 2, False), reuse(learn.residual))), expected)
+    assert torch.equal(run(Evaluation(BlockPlan(1, 2), reuse(learn.residual))), expected)

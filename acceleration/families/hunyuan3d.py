@@ -1,0 +1,11 @@
+"""Hunyuan3D 2: FLUX-like."""
+
+from .base import Family
+from .flux import FLUX_STACKS
+
+FAMILY = Family(
+    name="Hunyuan3D 2",
+    classes=("comfy.ldm.hunyuan3d.model.Hunyuan3Dv2",),
+    stacks=FLUX_STACKS,
+    models="Hunyuan3D 2, 2 mini",
+)

@@ -1,0 +1,10 @@
+"""Ideogram 4: one stream of packed text and image tokens."""
+
+from .base import IMAGE, Arg, BlockStack, Family
+
+FAMILY = Family(
+    name="Ideogram 4",
+    classes=("comfy.ldm.ideogram4.model.Ideogram4Transformer",),
+    stacks=(BlockStack("layers", {IMAGE: Arg("x", 0)}, (IMAGE,)),),
+    models="Ideogram 4",
+)

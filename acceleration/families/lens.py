@@ -1,0 +1,11 @@
+"""Lens: blocks called as Qwen-Image's."""
+
+from .base import Family
+from .qwen_image import QWEN_STACKS
+
+FAMILY = Family(
+    name="Lens",
+    classes=("comfy.ldm.lens.model.LensTransformer2DModel",),
+    stacks=QWEN_STACKS,
+    models="Lens",
+)

@@ -1,0 +1,10 @@
+"""OmniGen2: one stream with the prompt's and reference tokens before the picture's."""
+
+from .base import IMAGE, Arg, BlockStack, Family
+
+FAMILY = Family(
+    name="OmniGen2",
+    classes=("comfy.ldm.omnigen.omnigen2.OmniGen2Transformer2DModel",),
+    stacks=(BlockStack("layers", {IMAGE: Arg("hidden_states", 0)}, (IMAGE,)),),
+    models="OmniGen2",
+)

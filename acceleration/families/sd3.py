@@ -1,0 +1,15 @@
+"""Stable Diffusion 3 and 3.5: joint blocks, text first in call and return.
+
+The last block returns no text.
+"""
+
+from .base import IMAGE, TEXT, Arg, BlockStack, Family
+
+FAMILY = Family(
+    name="SD3",
+    classes=("comfy.ldm.modules.diffusionmodules.mmdit.MMDiT",),
+    stacks=(
+        BlockStack("joint_blocks", {TEXT: Arg("context", 0), IMAGE: Arg("x", 1)}, (TEXT, IMAGE)),
+    ),
+    models="Stable Diffusion 3, 3.5 medium, 3.5 large",
+)

@@ -1,0 +1,10 @@
+"""TripoSplat: one stream of splats, condition and camera."""
+
+from .base import IMAGE, Arg, BlockStack, Family
+
+FAMILY = Family(
+    name="TripoSplat",
+    classes=("comfy.ldm.triposplat.model.LatentSeqMMFlowModel",),
+    stacks=(BlockStack("blocks", {IMAGE: Arg("x", 0)}, (IMAGE,)),),
+    models="TripoSplat",
+)
