@@ -99,6 +99,12 @@ class Record:
         seconds = None if self.seconds is None else round(self.seconds, 4)
         return json.dumps({"seconds": seconds, "model_calls": self.model_calls, "rows": self.rows})
 
+    def sentence(self) -> str:
+        """The figures in words."""
+        if self.seconds is None:
+            return "No sampling run has ended yet."
+        return f"{self.seconds:.2f} s for {self.model_calls} model calls"
+
 
 class DiTAccelDemoStopwatch(io.ComfyNode):
     """Measure every sampling run of the model that passes through."""
@@ -142,7 +148,7 @@ class DiTAccelDemoStopwatchRead(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that went through the stopwatch."),
                 io.Latent.Input("after", tooltip="The result of the run to be reported."),
             ],
-            outputs=[io.Latent.Output()],
+            outputs=[io.Latent.Output(), io.String.Output(display_name="text")],
             is_output_node=True,
         )
 
@@ -151,7 +157,7 @@ class DiTAccelDemoStopwatchRead(io.ComfyNode):
         record = model.get_attachment(KEY)
         if record is None:
             raise ValueError("This model did not go through a Demo Stopwatch node.")
-        return io.NodeOutput(after, ui=ui.PreviewText(record.text()))
+        return io.NodeOutput(after, record.sentence(), ui=ui.PreviewText(record.text()))
 
 
 class DemoExtension(ComfyExtension):
