@@ -160,6 +160,19 @@ def test_other_settings(model: Any, name: str) -> None:
     assert relative_error(expected, result) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["flux2", "chroma", "wan"])
+def test_other_families(name: str) -> None:
+    model = tiny_models.make_model(name)
+    settings = SETTINGS["dynamic"]
+    accelerated = host.attach(model, CacheDiT(settings))
+    expected = tiny_models.sample(accelerated, name, steps=STEPS)
+    candidate = ours_before(model, WHOLE, settings)
+    result = tiny_models.sample(candidate, name, steps=STEPS)
+    assert report_of(candidate).skipped > 0
+    assert decisions(report_of(candidate)) == decisions(report_of(accelerated))
+    assert relative_error(expected, result) < 1e-5
+
+
 @pytest.mark.parametrize("order", ORDERS, ids=["ours-before", "ours-after"])
 def test_compiled_model_is_unharmed(model: Any, order: Order) -> None:
     """The compiled model without our node gives its own picture before, between and after."""
