@@ -1,0 +1,277 @@
+"""What the benchmarks share: a real ComfyUI, the demo model, sampling, comparing, describing.
+
+Every benchmark is a script that needs nothing but Python: it makes the environment of the tests
+(or takes an existing ComfyUI with ``--comfyui``) and runs itself again inside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.util
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+
+from comfyui_environment import (
+    ROOT,
+    Environment,
+    SetupError,
+    add_arguments,
+    ensure_environment,
+    say,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+RESULTS = ROOT / "benchmarks" / "results"
+MODEL = ROOT / "workflows" / "demo" / "models" / "dit_accel_demo_flux.safetensors"
+PACK = "dit_acceleration_pack"
+NEEDS = ("torch", "cache_dit", "numpy", "skimage", "safetensors")
+INSIDE = "DIT_ACCEL_BENCHMARK_INSIDE"
+
+Settings = Mapping[str, Any]
+
+
+def run(script: str, add_options: Callable[[argparse.ArgumentParser], None], main: Any) -> None:
+    """Run ``main(options, environment)`` inside a ready environment and exit with its status."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_options(parser)
+    parser.add_argument("--gpu", action="store_true", help="let ComfyUI use the GPU")
+    add_arguments(parser)
+    options = parser.parse_args()
+    try:
+        environment = ensure_environment(
+            options.host_version, options.comfyui, options.python, needs=NEEDS
+        )
+        if os.environ.get(INSIDE):
+            load_host(environment, options.gpu)
+            sys.exit(main(options, environment))
+        command = [str(environment.python), script, *sys.argv[1:]]
+        sys.exit(subprocess.run(command, env={**os.environ, INSIDE: "1"}).returncode)
+    except SetupError as error:
+        say(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def load_host(environment: Environment, gpu: bool) -> None:
+    """Make ComfyUI and, as a package of its own name, this pack importable."""
+    # The repository's root stays off the path: it has modules named like the host's.
+    sys.path.insert(0, str(environment.comfyui))
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = not gpu
+    load_file(PACK, ROOT / "__init__.py", package=ROOT)
+
+
+def load_file(name: str, path: Path, package: Path | None = None) -> ModuleType:
+    """Import one file under a name of our choice."""
+    search = [str(package)] if package else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=search)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sampling run: its latent ``[1, C, H, W]`` and the seconds of the whole run."""
+
+    latent: torch.Tensor
+    seconds: float
+    evaluations: int
+    """Calls of the model, accelerated or not."""
+
+
+class Demo:
+    """The demo model with its prompts and its decoder."""
+
+    def __init__(self) -> None:
+        self.shapes = load_file("demo_shapes", ROOT / "workflows" / "demo" / "shapes.py")
+        self.prompts: tuple[str, ...] = self.shapes.PROMPTS
+        self.calls = 0
+        self.model = self.load()
+
+    def load(self) -> Any:
+        """A MODEL of its own, loaded from the file by the host, whose calls are counted."""
+        import comfy.sd
+        from comfy.patcher_extension import WrappersMP
+
+        model = comfy.sd.load_diffusion_model(str(MODEL))
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "benchmark_count", self._count)
+        return model
+
+    def _count(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        return executor(*args, **kwargs)
+
+    def conditioning(self, prompt: str | None) -> list[Any]:
+        """A CONDITIONING; None is the negative one."""
+        tokens, pooled = self.shapes.text_embedding(prompt or self.shapes.UNCONDITIONAL)
+        return [[tokens, {"pooled_output": pooled}]]
+
+    def sample(
+        self, model: Any, prompt: str, seed: int, cfg: float, steps: int, sampler: str = "euler"
+    ) -> Sample:
+        """Sample from noise with the scheduler "simple", as KSampler does."""
+        import comfy.samplers
+
+        sampling = model.get_model_object("model_sampling")
+        sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
+        return self.sample_sigmas(model, prompt, seed, cfg, sigmas, sampler)
+
+    def sample_sigmas(
+        self, model: Any, prompt: str, seed: int, cfg: float, sigmas: torch.Tensor, sampler: str
+    ) -> Sample:
+        """Sample from noise along any sigmas, as SamplerCustom does."""
+        import comfy.sample
+        import comfy.samplers
+        import torch
+
+        size = self.shapes.LATENT_SIZE
+        empty = torch.zeros(1, self.shapes.LATENT_CHANNELS, size, size)
+        noise = comfy.sample.prepare_noise(empty, seed)
+        positive, negative = self.conditioning(prompt), self.conditioning(None)
+        solver = comfy.samplers.sampler_object(sampler)
+        with torch.inference_mode():
+            synchronize()
+            self.calls = 0
+            began = time.perf_counter()
+            latent = comfy.sample.sample_custom(
+                model,
+                noise,
+                cfg,
+                solver,
+                sigmas,
+                positive,
+                negative,
+                empty,
+                disable_pbar=True,
+                seed=seed,
+            )
+            synchronize()
+            return Sample(latent, time.perf_counter() - began, self.calls)
+
+    def picture(self, latent: torch.Tensor) -> Any:
+        """Decode to RGB in 0..1, ``[H, W, 3]``, as a numpy array."""
+        picture = self.shapes.model_to_picture(self.shapes.host_to_model(latent.float().cpu()))
+        return picture[0].movedim(0, -1).numpy()
+
+
+def accelerate(model: Any, **settings: Any) -> Any:
+    """The model behind Apply Cache-DiT with these settings."""
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.policies.cache_dit import CacheDiT
+    from dit_acceleration_pack.acceleration.settings import CacheDiTSettings
+
+    return host.attach(model, CacheDiT(CacheDiTSettings(**settings)))
+
+
+def report_of(model: Any) -> Any:
+    """The report of the model's last sampling run."""
+    from dit_acceleration_pack.acceleration import host
+
+    report = host.last_report(model)
+    assert report is not None
+    return report
+
+
+def synchronize() -> None:
+    """Wait for queued work, so that clocks see it."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def psnr(reference: torch.Tensor, other: torch.Tensor) -> float:
+    """Peak signal-to-noise ratio in dB; the peak is the range of the reference."""
+    error = float((reference - other).double().square().mean())
+    peak = float(reference.max() - reference.min())
+    return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
+
+
+def ssim(reference: Any, other: Any) -> float:
+    """Structural similarity of two RGB pictures in 0..1, ``[H, W, 3]``."""
+    from skimage.metrics import structural_similarity
+
+    return float(structural_similarity(reference, other, channel_axis=-1, data_range=1.0))
+
+
+def describe(environment: Environment) -> dict[str, Any]:
+    """The machine and the versions that figures belong to."""
+    from importlib.metadata import version
+
+    import torch
+
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    pack = re.search(r'^version = "(.+)"', text, re.MULTILINE)
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if on_gpu else "CPU",
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "comfyui": environment.version,
+        "cache_dit": version("cache-dit"),
+        "pack": pack[1] if pack else "unknown",
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+    }
+
+
+def processor() -> str:
+    """The model name of the processor."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return name[1] if name else platform.processor() or platform.machine()
+
+
+def write(path: Path, data: Mapping[str, Any]) -> None:
+    """Write results as JSON, one row a line so that changes are easy to review."""
+    rows = ",\n    ".join(json.dumps(row) for row in data["rows"])
+    rest = {key: value for key, value in data.items() if key != "rows"}
+    head = json.dumps(rest, indent=2)[:-2]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'{head},\n  "rows": [\n    {rows}\n  ]\n}}\n', encoding="utf-8")
+    say(f"Wrote {path}")
+
+
+def rounded(row: Mapping[str, Any], digits: int = 4) -> dict[str, Any]:
+    """A row with its numbers cut to a sensible length."""
+    return {k: round(v, digits) if isinstance(v, float) else v for k, v in row.items()}
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned text, the first column to the left and the others to the right."""
+    cells = [list(columns), *[list(row) for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+
+    def line(row: Sequence[str]) -> str:
+        rest = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        return "  ".join([row[0].ljust(widths[0]), *rest])
+
+    return "\n".join(line(row) for row in cells)

@@ -1,0 +1,244 @@
+"""What the settings of Apply Cache-DiT save and what they cost, on the demo model.
+
+Every setting is sampled for every prompt and seed and compared with the full run of the same
+noise: evaluations computed, PSNR of the latents (peak: range of the full run's latent; mean of dB)
+and SSIM of the decoded pictures. Speed is measured in pairs, a full and an accelerated run one
+right after the other: `seconds` is the median of the accelerated runs, `speedup` the median of the
+pairs' ratios. Plain sampling with fewer steps is measured in the same way, as the honest rival.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness import say
+
+FIRST_SEED = 1000
+PLAIN, DEFAULT = "plain", "R 0.24 MC 3"
+PLAIN_STEPS = (20, 14, 12, 10, 8)
+
+# When to skip.
+THRESHOLDS: dict[str, dict[str, Any]] = {
+    "R 0.12 MC 2": {"residual_diff_threshold": 0.12, "max_continuous_cached_steps": 2},
+    DEFAULT: {},
+    "R 0.40 MC 4": {"residual_diff_threshold": 0.40, "max_continuous_cached_steps": 4},
+    "R 0.60 MC 6": {"residual_diff_threshold": 0.60, "max_continuous_cached_steps": 6},
+}
+# What to put in place.
+FORECASTS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "taylorseer 1": {"calibrator": "taylorseer"},
+    "taylorseer 2": {"calibrator": "taylorseer", "taylorseer_order": 2},
+    "foca": {"calibrator": "foca"},
+    "trajectory 1": {"calibrator": "trajectory"},
+    "trajectory 2": {"calibrator": "trajectory", "taylorseer_order": 2},
+}
+DMD = {"calibrator": "dmd"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of the table: when to skip, what to put in place, and the node's inputs."""
+
+    decision: str
+    forecast: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    """Steps of plain sampling, None for an accelerated run of all steps."""
+
+    @property
+    def name(self) -> str:
+        return self.decision if self.steps else f"{self.decision}, {self.forecast}"
+
+
+def all_settings() -> Iterator[Setting]:
+    """Every setting of the table, without plain sampling."""
+    for decision, when in THRESHOLDS.items():
+        for forecast, what in FORECASTS.items():
+            yield Setting(decision, forecast, {**when, **what})
+        if decision == DEFAULT:
+            yield Setting(decision, "dmd", {**when, **DMD})
+    for preset in ("slow", "medium", "fast", "ultra"):
+        for policy in ("static", "dynamic"):
+            when = {"scm_preset": preset, "scm_policy": policy}
+            for forecast in ("none", "taylorseer 1"):
+                yield Setting(f"SCM {preset} {policy}", forecast, {**when, **FORECASTS[forecast]})
+
+
+def plain_settings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Setting]:
+    """Plain sampling with fewer steps, first with as many as the default settings compute."""
+    alike = [r["computed"] for r in rows if (r["decision"], r["forecast"]) == (DEFAULT, "none")]
+    for steps in sorted({*PLAIN_STEPS, *(round(c) for c in alike)}, reverse=True):
+        yield Setting(f"{PLAIN} {steps} steps", "none", steps=steps)
+
+
+@dataclass
+class Bench:
+    """The demo model with the full runs that everything is compared with.
+
+    Parameters
+    ----------
+    pairs
+        How many of the prompts are used to measure speed.
+    """
+
+    demo: harness.Demo
+    runs: list[tuple[str, int]]
+    steps: int
+    pairs: int
+    full: dict[tuple[str, float], list[harness.Sample]] = field(default_factory=dict)
+
+    def baseline(self, sampler: str, cfg: float) -> list[harness.Sample]:
+        """Full runs of every prompt and seed, sampled once."""
+        key = (sampler, cfg)
+        if key not in self.full:
+            self.full[key] = [
+                self.demo.sample(self.demo.model, prompt, seed, cfg, self.steps, sampler)
+                for prompt, seed in self.runs
+            ]
+        return self.full[key]
+
+    def measure(self, setting: Setting, sampler: str, cfg: float) -> dict[str, Any]:
+        """The row of one setting."""
+        baseline = self.baseline(sampler, cfg)
+        steps = setting.steps or self.steps
+        model = self.demo.model
+        accelerated = model if setting.steps else harness.accelerate(model, **setting.inputs)
+        samples: list[harness.Sample] = []
+        ratios: list[float] = []
+        counts: list[tuple[int, int]] = []
+        for prompt, seed in self.runs:
+            timed = len(samples) < self.pairs
+            if timed:
+                fresh = self.demo.sample(model, prompt, seed, cfg, self.steps, sampler).seconds
+            samples.append(self.demo.sample(accelerated, prompt, seed, cfg, steps, sampler))
+            if timed:
+                ratios.append(fresh / samples[-1].seconds)
+            counts.append(self.count(accelerated, setting, samples[-1]))
+        pairs = list(zip(baseline, samples, strict=True))
+        row = {
+            "decision": setting.decision,
+            "forecast": setting.forecast,
+            "inputs": dict(setting.inputs),
+            "sampler": sampler,
+            "cfg": cfg,
+            "steps": steps,
+            "evaluations": statistics.fmean(total for total, _ in counts),
+            "computed": statistics.fmean(computed for _, computed in counts),
+            "seconds": statistics.median(s.seconds for s in samples[: self.pairs]),
+            "speedup": statistics.median(ratios),
+            "psnr": statistics.fmean(harness.psnr(b.latent, s.latent) for b, s in pairs),
+            "ssim": statistics.fmean(self.similarity(b, s) for b, s in pairs),
+        }
+        return harness.rounded(row)
+
+    @staticmethod
+    def count(model: Any, setting: Setting, sample: harness.Sample) -> tuple[int, int]:
+        """Evaluations of the last run, and how many of them were computed."""
+        if setting.steps:
+            return sample.evaluations, sample.evaluations
+        report = harness.report_of(model)
+        return len(report.evaluations), report.computed
+
+    def similarity(self, full: harness.Sample, other: harness.Sample) -> float:
+        return harness.ssim(self.demo.picture(full.latent), self.demo.picture(other.latent))
+
+
+def show(row: Mapping[str, Any]) -> str:
+    """One row as text."""
+    name = row["decision"]
+    if not name.startswith(PLAIN):
+        name += f", {row['forecast']}"
+    return (
+        f"{row['sampler']:<16} {row['cfg']:3g} {name:<32} "
+        f"{row['computed']:5.1f} of {row['evaluations']:3g} "
+        f"{row['seconds']:7.3f} s {row['speedup']:5.2f}x {row['psnr']:6.1f} dB {row['ssim']:.4f}"
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prompts", type=int, default=8, help="how many of them: %(default)s")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds a prompt: %(default)s")
+    parser.add_argument("--samplers", nargs="+", default=["euler"], help="default: euler")
+    parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 3.0], help="default: 1 3")
+    parser.add_argument("--steps", type=int, default=28, help="default: %(default)s")
+    parser.add_argument("--pairs", type=int, default=5, help="timed pairs a row: %(default)s")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="PATTERN",
+        default=["*"],
+        help="settings by name, such as 'SCM*' 'plain*'",
+    )
+    parser.add_argument("--quick", action="store_true", help="2 prompts, 2 pairs, few settings")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the rows that the output file has already"
+    )
+    parser.add_argument("--output", type=Path, default=harness.RESULTS / "quality.json")
+
+
+def chosen(rows: Sequence[Mapping[str, Any]], patterns: Sequence[str]) -> list[Setting]:
+    """The settings whose name one of the patterns fits, plain sampling last."""
+    settings = [*all_settings(), *plain_settings(rows)]
+    return [s for s in settings if any(fnmatch.fnmatch(s.name, p) for p in patterns)]
+
+
+def main(options: argparse.Namespace, environment: Any) -> int:
+    if options.quick:
+        options.prompts, options.pairs = 2, 2
+        options.only = ["*none", f"{DEFAULT}*", f"{PLAIN}*"]
+    data: dict[str, Any] = {
+        "environment": harness.describe(environment),
+        "prompts": options.prompts,
+        "seeds": options.seeds,
+        "pairs": options.pairs,
+        "rows": [],
+    }
+    if options.resume and options.output.exists():
+        data = json.loads(options.output.read_text(encoding="utf-8"))
+    rows = data["rows"]
+    demo = harness.Demo()
+    prompts = demo.prompts[: options.prompts]
+    runs = [(p, FIRST_SEED + s) for s in range(options.seeds) for p in prompts]
+    bench = Bench(demo, runs, options.steps, options.pairs)
+    for sampler in options.samplers:
+        for cfg in options.cfg:
+            measure_all(bench, rows, sampler, cfg, options)
+            harness.write(options.output, data)
+    return 0
+
+
+def measure_all(
+    bench: Bench,
+    rows: list[dict[str, Any]],
+    sampler: str,
+    cfg: float,
+    options: argparse.Namespace,
+) -> None:
+    """Append every row that is missing, in the order of the table."""
+
+    def here() -> list[dict[str, Any]]:
+        return [r for r in rows if (r["sampler"], r["cfg"]) == (sampler, cfg)]
+
+    done = {(r["decision"], r["forecast"]) for r in here()}
+    for model in (bench.demo.model, harness.accelerate(bench.demo.model)):
+        bench.demo.sample(model, *bench.runs[0], cfg, 4, sampler)  # warms up
+    # Which plain runs there are follows from the default settings' row.
+    for plain in (False, True):
+        for setting in chosen(here(), options.only):
+            missing = (setting.decision, setting.forecast) not in done
+            if missing and bool(setting.steps) == plain:
+                rows.append(bench.measure(setting, sampler, cfg))
+                say(show(rows[-1]))
+
+
+if __name__ == "__main__":
+    harness.run(__file__, add_options, main)

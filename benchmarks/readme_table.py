@@ -1,0 +1,189 @@
+"""Writes the measured figures into the READMEs, between the markers of each table.
+
+Reads ``benchmarks/results/*.json`` and replaces what stands between ``<!-- table:NAME -->`` and
+``<!-- /table:NAME -->`` in ``README.md`` and ``benchmarks/README.md``. ``--check`` only says which
+file is not up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+FILES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+SAMPLER, DEFAULT = "euler", "R 0.24 MC 3"
+NONE = "–"
+
+Rows = Sequence[Mapping[str, Any]]
+FORECASTS = {
+    "none": "hold",
+    "taylorseer 1": "TaylorSeer 1",
+    "taylorseer 2": "TaylorSeer 2",
+    "foca": "FoCa",
+    "trajectory 1": "trajectory 1",
+    "trajectory 2": "trajectory 2",
+}
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """A markdown table whose first columns are texts; the numbers after them go to the right."""
+    rule = ["---"] * texts + ["---:"] * (len(columns) - texts)
+    return "\n".join("| " + " | ".join(line) + " |" for line in [columns, rule, *rows])
+
+
+def load(name: str) -> dict[str, Any]:
+    """One file of results."""
+    data: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return data
+
+
+def machine(data: Mapping[str, Any]) -> str:
+    """Where and with what figures were measured."""
+    e = data["environment"]
+    device = e["processor"] if e["device"] == "CPU" else e["device"]
+    return (
+        f"Measured on {e['date']}: {device}, {e['threads']} threads, {e['system']}, ComfyUI "
+        f"{e['comfyui']}, torch {e['torch']}, cache-dit {e['cache_dit']}."
+    )
+
+
+def each_cfg(rows: Rows, key: str, form: str) -> str:
+    """A figure for every guidance scale, such as ``"40.8 / 39.2"``."""
+    return " / ".join(format(row[key], form) for row in rows) if rows else NONE
+
+
+def groups(rows: Rows) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
+    """Rows of a decision by forecast, each a list with one row a guidance scale."""
+    found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for row in sorted(rows, key=lambda r: r["cfg"]):
+        if row["sampler"] == SAMPLER:
+            found.setdefault(row["decision"], {}).setdefault(row["forecast"], []).append(row)
+    return found
+
+
+def is_plain(decision: str) -> bool:
+    return decision.startswith("plain")
+
+
+def quality() -> str:
+    """What is saved and how near the picture stays, a line for every way to decide."""
+    data = load("quality")
+    found = groups(data["rows"])
+    scales = sorted({row["cfg"] for row in data["rows"]})
+    total = max(row["evaluations"] for row in data["rows"])
+    columns = ["setting", f"computed of {total:g}", "speed-up", *FORECASTS.values()]
+    lines = []
+    for decision in sorted(found, key=is_plain):
+        forecasts = found[decision]
+        first = next(iter(forecasts.values()))
+        psnr = [each_cfg(forecasts.get(name, []), "psnr", ".1f") for name in FORECASTS]
+        computed, speedup = each_cfg(first, "computed", ".1f"), each_cfg(first, "speedup", ".2f")
+        name = f"{decision} (default)" if decision == DEFAULT else decision
+        lines.append([name, computed, speedup, *psnr])
+    caption = (
+        f"PSNR in dB of the latents to the full run of {total:g} steps, euler, mean of "
+        f"{data['prompts'] * data['seeds']} pictures, cfg "
+        f"{' / '.join(f'{s:g}' for s in scales)}; more is nearer. Computed and speed-up are those "
+        "of “hold”, which keeps the last residual as it is. Plain rows sample with fewer steps."
+    )
+    return f"{markdown(columns, lines)}\n\n{caption} {machine(data)}"
+
+
+def quality_full() -> str:
+    """Every measured row with every figure."""
+    data = load("quality")
+    keys = {
+        "computed": ".1f",
+        "seconds": ".3f",
+        "speedup": ".2f",
+        "psnr": ".1f",
+        "ssim": ".4f",
+    }
+    columns = ["setting", "forecast", "sampler", "cfg", *keys]
+    lines = []
+    for row in sorted(data["rows"], key=lambda r: is_plain(r["decision"])):
+        forecast = NONE if is_plain(row["decision"]) else FORECASTS.get(row["forecast"], "DMD")
+        lines.append(
+            [row["decision"], forecast, row["sampler"], f"{row['cfg']:g}"]
+            + [format(row[key], form) for key, form in keys.items()]
+        )
+    return f"{markdown(columns, lines, texts=3)}\n\n{machine(data)}"
+
+
+def overhead() -> str:
+    """What the acceleration itself costs."""
+    data = load("overhead")
+    columns = ["", "settings", "cfg", "full", "measured", "compared with", "extra, % of full"]
+    lines = []
+    for r in data["rows"]:
+        times = [f"{r[key]:.1f} ms" for key in ("full_ms", "ms", "compared_ms")]
+        extra = f"{100 * r['extra_share_of_full']:+.1f} %"
+        lines.append([r["kind"], r["settings"], f"{r['cfg']:g}", *times, extra])
+    caption = (
+        "Time of one evaluation of the demo model. With nothing skipped it is compared with the "
+        "plain model, a skipped evaluation with the same model built with only the blocks that it "
+        f"runs. Medians of {data['rounds']} interleaved rounds."
+    )
+    return f"{markdown(columns, lines, texts=2)}\n\n{caption} {machine(data)}"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "quality": quality,
+    "quality-full": quality_full,
+    "overhead": overhead,
+}
+
+
+def filled(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
+    """The text with every table between its markers replaced.
+
+    Raises
+    ------
+    ValueError
+        When a marker names no table or is not closed.
+    """
+    for name in re.findall(r"<!-- table:([\w-]+) -->", text):
+        begin, end = f"<!-- table:{name} -->", f"<!-- /table:{name} -->"
+        if name not in tables:
+            raise ValueError(f"{begin} names no table; choose of {', '.join(tables)}.")
+        head, _, rest = text.partition(begin)
+        _, closed, tail = rest.partition(end)
+        if not closed:
+            raise ValueError(f"{begin} is not closed by {end}.")
+        text = f"{head}{begin}\n{tables[name]()}\n{end}{tail}"
+    return text
+
+
+def outdated(files: Sequence[Path] = FILES) -> list[Path]:
+    """Files whose tables differ from the results."""
+    found = []
+    for path in files:
+        if path.exists():
+            text = path.read_text(encoding="utf-8")
+            if filled(text) != text:
+                found.append(path)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing, fail if outdated")
+    options = parser.parse_args()
+    for path in (stale := outdated()):
+        if options.check:
+            print(f"{path} is not up to date: run python3 benchmarks/readme_table.py")
+        else:
+            path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+            print(f"Wrote {path}")
+    return 1 if options.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
