@@ -7,6 +7,7 @@ user settings, its database) goes to a temporary folder. Only the standard libra
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -112,6 +114,7 @@ class Server:
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             # Its own process group: a Ctrl-C here must not reach it before it is stopped in order.
             start_new_session=os.name != "nt",
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
         started = told = time.monotonic()
         while True:
@@ -314,6 +317,12 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process when the one that started it was killed."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -163,6 +164,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # An exception, unlike the signal itself, also ends the check that is running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main())
     except SetupError as error:

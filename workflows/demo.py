@@ -185,7 +185,10 @@ def main() -> int:
     if os.environ.get(INSIDE):
         return demonstrate(environment, options)
     command = [str(environment.python), str(Path(__file__).resolve()), *sys.argv[1:]]
-    return subprocess.run(command, env={**os.environ, INSIDE: "1"}).returncode
+    os.environ[INSIDE] = "1"
+    if os.name != "nt":
+        os.execv(command[0], command)  # One process: whoever ends it ends the server too.
+    return subprocess.run(command).returncode
 
 
 if __name__ == "__main__":

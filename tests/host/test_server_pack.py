@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import demo_figure
 from comfyui_environment import ROOT, Environment
 from comfyui_server import Server, ServerError, failure_of
+from comfyui_workflow import find
 from demo_measurement import SETTINGS, WORKFLOW, Workflow
 
 pytestmark = [pytest.mark.server, pytest.mark.every_host]
@@ -164,12 +166,14 @@ def test_threshold_zero_changes_no_bit(workflow: Workflow) -> None:
 def test_cancel_in_mid_run_leaves_no_trace(server: Server, workflow: Workflow) -> None:
     prompt, seed = workflow.prompts[2], 3
     _, before = workflow.pair(prompt, seed, CFG, STEPS, {})
-    running = server.submit(workflow.filled(prompt, seed + 1, CFG, 2000))
-    while server.get("/queue")["queue_running"] == []:
-        pass
+    long = workflow.filled(prompt, seed + 1, CFG, 2000)
+    baseline = next(key for key in find(long, "KSampler") if key not in workflow.accelerated)
+    long[baseline]["inputs"]["steps"] = 1
+    running = server.submit(long)
+    time.sleep(2.5)  # Well into the accelerated branch.
     server.interrupt()
     failure = failure_of(server.wait(running, timeout=60))
-    assert failure is not None and "cancelled" in failure
+    assert failure is not None and "cancelled at KSampler" in failure
     # Another seed in between, or the host would give the remembered result.
     workflow.pair(prompt, seed + 2, CFG, STEPS, {})
     workflow.pair(prompt, seed, CFG, STEPS, {"max_continuous_cached_steps": 1})
