@@ -162,6 +162,18 @@ def test_steps_and_evaluations(model: Any, sampler: str, cfg: float) -> None:
         assert run.report.skipped > 0
 
 
+@pytest.mark.slow
+def test_every_sampler_of_the_host(model: Any) -> None:
+    """No sampler is refused, loses an evaluation or ends in numbers that are none."""
+    import comfy.samplers
+
+    for sampler in comfy.samplers.SAMPLER_NAMES:
+        run = Run(model)
+        run.sample(sampler, steps=6)
+        assert [e.sigma for e in run.report.evaluations] == run.seen, sampler
+        assert run.report.steps == 6, sampler
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_twice_the_same(model: Any, sampler: str) -> None:
     run = Run(model)
