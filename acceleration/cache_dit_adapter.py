@@ -13,14 +13,18 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from .errors import MissingPackageError
+from .errors import AccelerationError, MissingPackageError
 
 if TYPE_CHECKING:
     import torch
 
     from .settings import CacheDiTSettings
 
+REQUIREMENT = "cache-dit>=1.5.3,<1.6"
 PREFIX = "Fn_residual"
+
+# Parts of the calibrators' states that update() overwrites without reading them.
+_OVERWRITTEN = ("dY_prev", "F_km1", "F_full_prev")
 
 
 def is_installed() -> bool:
@@ -31,16 +35,22 @@ def is_installed() -> bool:
 def require_installed(feature: str) -> None:
     """Raise MissingPackageError naming the pip command when cache-dit is missing."""
     if not is_installed():
-        raise MissingPackageError(feature, "cache-dit")
+        raise MissingPackageError(feature, REQUIREMENT)
 
 
 def _library() -> Any:
     require_installed("Apply Cache-DiT")
     # The library attaches stdout handlers to its loggers on import; its level is read only once.
     os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "WARNING")
-    import cache_dit
-    from cache_dit.caching import cache_contexts
-
+    try:
+        import cache_dit
+        from cache_dit.caching import cache_contexts
+    except ImportError as error:
+        raise AccelerationError(
+            f"The package cache-dit {version()} is installed but cannot be imported ({error}): run "
+            f"`python -m pip install --upgrade '{REQUIREMENT}' diffusers transformers` with "
+            "ComfyUI's Python and restart ComfyUI."
+        ) from error
     return cache_dit, cache_contexts
 
 
@@ -206,13 +216,20 @@ class CalibratedStream:
 
     def _snapshot(self) -> dict[str, Any]:
         # One level deep: the library replaces lists and tensors, or appends to lists, but never
-        # writes into a tensor.
+        # writes into a tensor. What an update overwrites unread is left out, so that a snapshot
+        # keeps no tensor alive that the state itself does not keep.
         def shallow(value: Any) -> Any:
             if isinstance(value, dict):
-                return {k: shallow(v) for k, v in value.items()}
+                return {k: shallow(v) for k, v in value.items() if k not in _OVERWRITTEN}
             return list(value) if isinstance(value, list) else value
 
-        return {name: shallow(value) for name, value in vars(self._state).items()}
+        state = vars(self._state).items()
+        return {name: shallow(value) for name, value in state if name not in _OVERWRITTEN}
 
     def _restore(self, snapshot: dict[str, Any]) -> None:
-        vars(self._state).update(snapshot)
+        for name, value in snapshot.items():
+            current = vars(self._state)[name]
+            if isinstance(current, dict):
+                current.update(value)
+            else:
+                vars(self._state)[name] = value

@@ -12,6 +12,6 @@ class MissingPackageError(AccelerationError):
 
     def __init__(self, feature: str, package: str) -> None:
         super().__init__(
-            f"{feature} needs the package {package!r}, which is not installed: run "
-            f"`python -m pip install {package}` with ComfyUI's Python and restart ComfyUI."
+            f"{feature} needs a package that is not installed: run "
+            f"`python -m pip install '{package}'` with ComfyUI's Python and restart ComfyUI."
         )

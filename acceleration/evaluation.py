@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from .families import BlockStack
-from .families.base import IMAGE, JOINED, TEXT, Family
+from .families.base import HIDDEN_STATE, IMAGE, JOINED, TEXT, Family, Tap
 from .forecast import Streams
 from .gates import Handler, untraced, untraced_itself
 
@@ -39,15 +39,28 @@ class BlockPlan:
     ) -> BlockPlan | None:
         """The plan for a network, or None when no block is left to skip."""
         last = block_count - last_blocks - 1
-        if first_blocks > last:
+        if first_blocks > last or last == 0:
             return None
         has_text = any(TEXT in stack.inputs for stack in family.stacks)
         text = (TEXT,) if last_blocks and has_text else ()
         return cls(first_blocks, last, family.results + text)
 
 
-Decide = Callable[[torch.Tensor], "Streams | None"]
-"""Given the signal ``[B, L, D]``: the residual to put in place, or None to compute."""
+class BlockSkipped(Exception):  # noqa: N818 - a way out, not an error
+    """Leaves the first block once its tapped input has decided that it need not run."""
+
+
+@dataclass(frozen=True)
+class TapPoint:
+    """A tap and the submodule that it reads on this network."""
+
+    tap: Tap = HIDDEN_STATE
+    module: torch.nn.Module | None = None
+
+
+Decide = Callable[[torch.Tensor, torch.Size, bool], "Streams | None"]
+"""Given the signal ``[B, L, D]``, the shape of the hidden state and whether blocks must run: the
+residual to put in place, or None to compute."""
 
 
 class Evaluation:
@@ -58,17 +71,26 @@ class Evaluation:
     plan
         Parts of the blocks.
     decide
-        Called once, after the first blocks, with their residual on the image stream.
+        Called once: after the first blocks, with their residual on the image stream; or, with no
+        first blocks, with what the tap reads.
+    tap
+        Where the signal is read when there are no first blocks.
     """
 
-    def __init__(self, plan: BlockPlan, decide: Decide) -> None:
+    def __init__(self, plan: BlockPlan, decide: Decide, tap: TapPoint | None = None) -> None:
         self._plan = plan
         self._decide = decide
+        self._tap = tap or TapPoint()
+        self._tapped: torch.Tensor | None = None
+        self._entry: Streams | None = None
         self._before: torch.Tensor | None = None
         self._base: Streams | None = None
         self._restored: Streams | None = None
         self._tokens = {IMAGE: 0, TEXT: 0}
         self.must_run = False
+        self.hidden_shape: torch.Size | None = None
+        self.output: torch.Tensor | None = None
+        """Image stream after the last skippable block, on computed evaluations."""
         self.signal: torch.Tensor | None = None
         self.residual: Streams | None = None
         self.returned = False
@@ -89,14 +111,24 @@ class Evaluation:
         """A handler for every block that takes part; blocks that merely run get none."""
         plan = self._plan
         chosen: list[tuple[torch.nn.Module, Handler]] = []
+        if plan.first == 0 and self._tap.module is not None:
+            chosen.append((self._tap.module, self._tap_handler(self._tap)))
         for index, (stack, block) in enumerate(blocks[: plan.last + 1]):
             handler = self._handler(index, stack)
             if handler is not None:
                 chosen.append((block, handler))
         return chosen
 
+    def _tap_handler(self, point: TapPoint) -> Handler:
+        if point.tap.output:
+            return partial(untraced_itself(_run_output_tap), self)
+        return partial(untraced_itself(_run_input_tap), self, point.tap, untraced(_settle))
+
     def _handler(self, index: int, stack: BlockStack) -> Handler | None:
         plan = self._plan
+        if index == plan.first == 0:
+            begin, hand_through = untraced(_begin), untraced(_hand_through)
+            return partial(untraced_itself(_run_open), self, stack, begin, hand_through)
         if index < plan.first:
             enters, decides = index == 0, index == plan.first - 1
             return self._first(stack, enters, decides) if enters or decides else None
@@ -153,6 +185,51 @@ def _run_first(
     return output
 
 
+def _run_open(
+    evaluation: Evaluation,
+    stack: BlockStack,
+    begin: Callable[..., None],
+    hand_through: Callable[..., Any],
+    original: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    begin(evaluation, stack, args, kwargs)
+    if evaluation._restored is None:
+        try:
+            return original(*args, **kwargs)
+        except BlockSkipped:
+            pass
+    return hand_through(stack, args, kwargs)
+
+
+def _run_input_tap(
+    evaluation: Evaluation,
+    tap: Tap,
+    settle: Callable[..., None],
+    original: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    if evaluation._entry is not None:
+        settle(evaluation, kwargs[tap.keyword] if tap.keyword in kwargs else args[0])
+        if evaluation._restored is not None:
+            raise BlockSkipped
+    return original(*args, **kwargs)
+
+
+def _run_output_tap(
+    evaluation: Evaluation,
+    original: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    output = original(*args, **kwargs)
+    if evaluation._tapped is None:
+        evaluation._tapped = output
+    return output
+
+
 def _run_middle(
     evaluation: Evaluation,
     stack: BlockStack,
@@ -186,11 +263,40 @@ def _enter(
     evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     evaluation._before = stack.read_input(IMAGE, args, kwargs).clone()
+    _note_call(evaluation, stack, args, kwargs)
+
+
+def _note_call(
+    evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    evaluation.hidden_shape = stack.read_input(IMAGE, args, kwargs).shape
     evaluation.must_run = stack.must_run is not None and stack.must_run(args, kwargs)
     for name in evaluation._tokens:
         tokens = stack.read_input(name, args, kwargs)
         if tokens is not None:
             evaluation._tokens[name] = tokens.shape[1]
+
+
+def _begin(
+    evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    _note_call(evaluation, stack, args, kwargs)
+    kept = [name for name in stack.outputs if name in evaluation._plan.kept]
+    evaluation._entry = {name: stack.read_input(name, args, kwargs) for name in kept}
+    tap = evaluation._tap.tap
+    if tap == HIDDEN_STATE:
+        _settle(evaluation, evaluation._entry[IMAGE])
+    elif tap.output and evaluation._tapped is not None:
+        _settle(evaluation, evaluation._tapped)
+
+
+def _settle(evaluation: Evaluation, signal: torch.Tensor) -> None:
+    """Decide on the streams as they entered the first block."""
+    streams = evaluation._entry
+    assert streams is not None
+    evaluation._entry = None
+    evaluation.signal = signal.clone()
+    _apply_decision(evaluation, streams)
 
 
 def _take_decision(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
@@ -199,12 +305,18 @@ def _take_decision(evaluation: Evaluation, stack: BlockStack, output: Any) -> No
         return
     streams = evaluation.split(stack, output)
     evaluation.signal = torch.sub(streams[IMAGE], before, out=before)
-    residual = evaluation._decide(evaluation.signal)
+    evaluation._before = None
+    _apply_decision(evaluation, streams)
+
+
+def _apply_decision(evaluation: Evaluation, streams: Streams) -> None:
+    assert evaluation.signal is not None
+    assert evaluation.hidden_shape is not None
+    residual = evaluation._decide(evaluation.signal, evaluation.hidden_shape, evaluation.must_run)
     if residual is None:
         evaluation._base = {name: value.clone() for name, value in streams.items()}
     else:
         evaluation._restored = {name: streams[name] + residual[name] for name in streams}
-    evaluation._before = None
 
 
 def _hand_through(stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -216,6 +328,7 @@ def _capture(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
     if base is None:
         return
     streams = evaluation.split(stack, output)
+    evaluation.output = streams[IMAGE]
     evaluation.residual = {
         name: torch.sub(value, base[name], out=base[name]) for name, value in streams.items()
     }

@@ -93,6 +93,11 @@ class Calibrated:
         return [t for stream in self._streams.values() for t in stream.tensors()]
 
 
+# When the last two signals hardly differ their ratio means little; no forecast goes further than
+# this many times the last difference.
+MOST_PROGRESS = 8.0
+
+
 class Trajectory:
     """Moves the residual along its last differences by the progress of the first blocks.
 
@@ -148,12 +153,13 @@ def _least_squares(target: torch.Tensor, steps: list[torch.Tensor]) -> list[torc
 
     All tensors are ``[B, …]``; computed per batch item in float32, without a synchronisation.
     """
-    goal = target.flatten(1).float()
-    basis = torch.stack([s.flatten(1).float() for s in steps], dim=1)  # [B, k, L·D]
+    batched = target.ndim > 2  # packed sequences [L, D] have no batch: one weight for all
+    flat = [(t if batched else t.unsqueeze(0)).flatten(1).float() for t in (target, *steps)]
+    goal, basis = flat[0], torch.stack(flat[1:], dim=1)  # [B, L·D], [B, k, L·D]
     gram = basis @ basis.transpose(1, 2)  # [B, k, k]
     right = (basis @ goal.unsqueeze(-1)).squeeze(-1)  # [B, k]
     tiny = torch.finfo(gram.dtype).tiny
-    single = right[:, 0] / gram[:, 0, 0].clamp_min(tiny)
+    single = (right[:, 0] / gram[:, 0, 0].clamp_min(tiny)).clamp(-MOST_PROGRESS, MOST_PROGRESS)
     if len(steps) == 1:
         return [single]
     determinant = gram[:, 0, 0] * gram[:, 1, 1] - gram[:, 0, 1] ** 2

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from .calibration import Calibration
 from .errors import AccelerationError
-from .families import Structure, describe
+from .families import Structure, TeaCacheFit, describe
 from .policies import Technique
 from .report import RunReport
 from .run import Call, SamplingRun
@@ -65,6 +69,11 @@ class CachingAttachment:
             (window[0], window[1]),
             free_memory,
         )
+        if "easycache" in patcher.model_options.get("transformer_options", {}):
+            run.run_plainly(
+                "the core's EasyCache or LazyCache is on the same model; two caches would work on "
+                "each other's errors, so this one skips nothing: remove one of them"
+            )
         if self.replaced:
             run.report.notice(
                 f"this node replaced {self.replaced}, set on the same model before it"
@@ -76,30 +85,35 @@ class CachingAttachment:
         """APPLY_MODEL: ``(x, t, c_concat, c_crossattn, control, transformer_options, …)``."""
         options = kwargs.get("transformer_options", args[5] if len(args) > 5 else {})
         run: SamplingRun | None = options.get(KEY)
-        if run is None:
+        if run is None or "sigmas" not in options:
             return executor(*args, **kwargs)
         x = args[0]
+        control = kwargs.get("control", args[4] if len(args) > 4 else None)
         return run.evaluate(
             Call(
                 execute=lambda: executor(*args, **kwargs),
                 network=executor.class_obj.diffusion_model,
-                sigma=float(options["sigmas"].flatten()[0]),
-                key=branch_key(x, options),
+                sigma=options["sigmas"],
+                key=(id(executor.class_obj), *branch_key(x, options, control)),
                 label=branch_label(options),
                 device=x.device,
             )
         )
 
 
-def branch_key(x: torch.Tensor, options: dict[str, Any]) -> Hashable:
+def branch_key(
+    x: torch.Tensor, options: dict[str, Any], control: dict[str, Any] | None = None
+) -> tuple[Hashable, ...]:
     """Identity of the evaluations that may share residuals.
 
     The uuids of the conds alone do not do: the host gives the negative copy of a regional prompt
     its positive's uuid, sliding windows repeat them, and guidance such as skip-layer evaluates the
-    same cond again with other patches.
+    same cond again with other patches. A ControlNet that begins or ends in mid-run changes every
+    residual as well.
     """
     window = options.get("context_window")
     index_list = getattr(window, "index_list", None)
+    adds = [(n, [a is not None for a in found]) for n, found in (control or {}).items() if found]
     replaced = options.get("patches_replace", {}).get("dit", {})
     return (
         str(x.device),
@@ -108,6 +122,7 @@ def branch_key(x: torch.Tensor, options: dict[str, Any]) -> Hashable:
         tuple(options.get("cond_or_uncond", ())),
         tuple(index_list) if index_list is not None else None,
         frozenset(replaced),
+        str(sorted(adds)),
     )
 
 
@@ -170,7 +185,8 @@ def attach(model: Any, technique: Technique) -> Any:
         technique.check(structure)
     else:
         log.warning(
-            "%s: %s is not a diffusion transformer this pack knows, so the model runs uncached.",
+            "%s: %s is not a diffusion transformer this pack knows; it will be looked at when it "
+            "first runs.",
             technique.name,
             type(network_of(model)).__name__,
         )
@@ -200,3 +216,66 @@ def last_report(model: Any) -> RunReport | None:
 def is_accelerated(model: Any) -> bool:
     """Whether a caching technique is attached to a MODEL."""
     return model.get_attachment(KEY) is not None
+
+
+# -------------------------------------------------------------------- calibrations on disk
+
+
+def checkpoint_identity(network: Any) -> str:
+    """A fingerprint of a network's weights that LoRA does not change.
+
+    Only vectors (norms, biases) are looked at: few LoRA formats touch them, they are small, and
+    training always moves them.
+    """
+    network = getattr(network, "_orig_mod", network)
+    digest = hashlib.sha256(f"{type(network).__module__}.{type(network).__qualname__}".encode())
+    vectors = sorted((n, p) for n, p in network.named_parameters() if p.ndim == 1)
+    for name, parameter in vectors[:: max(len(vectors) // 32, 1)]:
+        values = parameter.detach()[:64].float().cpu().numpy()
+        digest.update(f"{name}{tuple(parameter.shape)}".encode() + values.tobytes())
+    return digest.hexdigest()[:24]
+
+
+def calibration_file(identity: str) -> Path:
+    """Where the calibration of a checkpoint is kept, in the host's user folder."""
+    import folder_paths
+
+    return (
+        Path(folder_paths.get_user_directory()) / "dit_acceleration" / f"teacache_{identity}.json"
+    )
+
+
+def save_calibration(calibration: Calibration) -> Path:
+    """Write a calibration; a half-written file never takes the place of a whole one."""
+    path = calibration_file(calibration.identity)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(calibration.as_dict(), indent=1), encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def calibrated_fit(network: Any) -> TeaCacheFit | None:
+    """What Calibrate TeaCache stored for this network, or None."""
+    path = calibration_file(checkpoint_identity(network))
+    if not path.exists():
+        return None
+    try:
+        return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8"))).fit()
+    except (AccelerationError, json.JSONDecodeError, KeyError) as error:
+        log.warning("The TeaCache calibration %s is ignored: %s", path.name, error)
+        return None
+
+
+def sample(model: Any, **arguments: Any) -> Any:
+    """Sample as the host's KSampler does; see ``nodes.common_ksampler`` for the arguments."""
+    import nodes as host_nodes
+
+    return host_nodes.common_ksampler(model, **arguments)
+
+
+def sampler_choices() -> tuple[list[str], list[str]]:
+    """Names of the host's samplers and schedulers."""
+    import comfy.samplers
+
+    return list(comfy.samplers.SAMPLER_NAMES), list(comfy.samplers.SCHEDULER_NAMES)

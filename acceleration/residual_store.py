@@ -55,13 +55,20 @@ class ResidualStore:
             self._mode = "gpu" if fits else "cpu"
         if self._mode == "gpu":
             return tensor
-        pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        return pinned.copy_(tensor, non_blocking=not host_math)
+        if tensor.device.type != "cuda" or host_math:
+            return tensor.cpu()
+        try:
+            pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        except RuntimeError:
+            return tensor.cpu()  # no more memory can be pinned
+        return pinned.copy_(tensor, non_blocking=True)
 
     @staticmethod
     def get(kept: torch.Tensor, device: torch.device) -> torch.Tensor:
         """The kept tensor on ``device``."""
-        return kept if kept.device == device else kept.to(device, non_blocking=True)
+        if kept.device == device:
+            return kept
+        return kept.to(device, non_blocking=kept.is_pinned())
 
     def note_bytes(self, held: int) -> None:
         """Record how many bytes are held now."""

@@ -15,17 +15,23 @@ from typing import Any
 
 import torch
 
-from .evaluation import BlockPlan, Evaluation
-from .families import Structure, describe
+from .errors import AccelerationError
+from .evaluation import BlockPlan, Evaluation, TapPoint
+from .families import Structure, Tap, describe
 from .forecast import Forecast, Streams, make_forecast
 from .gates import installed
 from .policies import Policy, RunInfo, Technique
+from .probing import probe
 from .report import EvaluationRecord, RunReport
 from .residual_store import ResidualStore, bytes_of
 from .schedule import Schedule
+from .timing import Span
 
 # Branches that a run is expected to have, for the memory plan: positive and negative prompt.
 EXPECTED_BRANCHES = 2
+
+Outcome = tuple[bool, str, "float | None"]
+"""Skipped or not, why, and the measured change."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Call:
     execute: Callable[[], Any]
     """Runs the model; may be called again."""
     network: Any
-    sigma: float
+    sigma: torch.Tensor
+    """Current sigma, ``[B]``."""
     key: Hashable
     """Identity of the branch."""
     label: str
@@ -43,16 +50,26 @@ class Call:
     device: torch.device
 
 
+@dataclass
 class Branch:
     """State of one stream of evaluations."""
 
-    def __init__(self, name: str, label: str, forecast: Forecast) -> None:
-        self.name = name
-        self.label = label
-        self.forecast = forecast
-        self.position: float | None = None
-        self.shape: torch.Size | None = None
-        """Shape of the last computed signal."""
+    name: str
+    label: str
+    forecast: Forecast
+    policy: Policy | None = None
+    position: float | None = None
+    shape: torch.Size | None = None
+    """Shape of the hidden state at the last computed evaluation."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One network of the run, and how it is going to be skipped. ``plan`` None runs it plainly."""
+
+    info: RunInfo | None = None
+    plan: BlockPlan | None = None
+    tap: Tap | None = None
 
 
 class SamplingRun:
@@ -93,107 +110,159 @@ class SamplingRun:
         self._technique = technique
         self._schedule = schedule
         self._window = sigma_window
-        self._lock = threading.Lock()
-        self._policies: dict[torch.device, Policy] = {}
+        self._lock = threading.RLock()
+        self._policies: dict[Hashable, Policy] = {}
         self._branches: dict[Hashable, Branch] = {}
-        self._info: RunInfo | None = None
-        self._plan: BlockPlan | None = None
-        self._began = time.perf_counter()
-        structure = describe(network)
-        if structure is None:
-            self.report.notice(_unknown_sentence(network))
-        else:
-            self._begin(structure, sampler)
+        self._targets: dict[int, Target] = {}
+        self._spans: list[tuple[EvaluationRecord, Span]] = []
+        self._sigma: tuple[Any, float] = (None, 0.0)
+        self._began: float | None = None
+        self._blocked_for_run: str | None = None
         kept = make_forecast(
             technique.calibrator, technique.taylorseer_order, ResidualStore("gpu", free_memory, 0)
         ).tensors_kept
         self._store = ResidualStore(
             technique.residual_device, free_memory, (kept + 1) * EXPECTED_BRANCHES
         )
+        structure = describe(network)
+        if structure is not None:
+            self._targets[_identity(network)] = self._aim(structure, network)
 
-    def _begin(self, structure: Structure, sampler: str) -> None:
+    def __deepcopy__(self, memo: dict[int, Any]) -> SamplingRun:
+        # The run travels in transformer_options, which other packs copy.
+        return self
+
+    def run_plainly(self, sentence: str) -> None:
+        """Skip nothing in this run, and say why."""
+        self._blocked_for_run = sentence
+        self.report.notice(sentence)
+
+    # ---------------------------------------------------------------- networks
+
+    def _aim(self, structure: Structure, network: Any) -> Target:
         technique, report = self._technique, self.report
         report.family, report.structure = structure.family.name, structure.source
         if structure.family.refused:
             report.notice(f"{structure.family.name} runs uncached: {structure.family.refused}")
-            return
+            return Target()
         technique.check(structure)
-        self._info = RunInfo(self._schedule, structure, sampler)
-        for notice in technique.notices(self._info):
+        info = RunInfo(self._schedule, structure, report.sampler, network)
+        for notice in technique.notices(info):
             report.notice(notice)
         # Opened once here so that settings that do not fit fail before sampling starts.
-        probe = technique.open(self._info)
-        self._plan = BlockPlan.of(
-            structure.family, structure.block_count, probe.first_blocks, probe.last_blocks
+        trial = technique.open(info)
+        trial.close()
+        plan = BlockPlan.of(
+            structure.family, structure.block_count, trial.first_blocks, trial.last_blocks
         )
-        probe.close()
+        return Target(info, plan, trial.tap)
+
+    def _aim_late(self, call: Call) -> tuple[Target, Any]:
+        """Aim at a network that is first met in mid-run; an unknown one is probed.
+
+        Returns the output of the evaluation as well when probing has made it.
+        """
+        structure, output = describe(call.network), None
+        if structure is None:
+            finding = probe(call.network, call.execute)
+            structure, output = finding.structure, finding.output
+            if structure is None:
+                self.report.notice(_unknown_sentence(call.network, finding.reason))
+                return Target(), output
+        try:
+            return self._aim(structure, call.network), output
+        except AccelerationError as error:
+            self.report.notice(str(error).rstrip("."))
+            return Target(), output
 
     # ---------------------------------------------------------------- one evaluation
 
     def evaluate(self, call: Call) -> Any:
         """Run one evaluation of the model, skipping blocks where the policy says so."""
-        began = time.perf_counter()
-        branch, position = self._locate(call)
+        if self._began is None:
+            self._began = time.perf_counter()
+        span = Span(call.device)
+        sigma = self._read_sigma(call.sigma)
+        branch, position = self._locate(call, sigma)
         step = self._schedule.step_of(position)
-        outside = self._outside_window(call.sigma)
-        if self._plan is None or self._info is None or outside == "after end_percent":
-            output = call.execute()
-            skipped, reason, diff = False, outside or "not accelerated", None
-        else:
-            output, (skipped, reason, diff) = self._gated(call, branch, position, step, outside)
-        seconds = time.perf_counter() - began
-        self.report.evaluations.append(
-            EvaluationRecord(
-                step, position, call.sigma, branch.label, skipped, reason, diff, seconds
-            )
-        )
+        output, outcome = self._run(call, branch, position, step, sigma)
+        skipped, reason, diff = outcome
+        record = EvaluationRecord(step, position, sigma, branch.label, skipped, reason, diff, 0.0)
+        with self._lock:
+            self.report.evaluations.append(record)
+            self._spans.append((record, span.stop()))
         return output
 
+    def _run(
+        self, call: Call, branch: Branch, position: float, step: int, sigma: float
+    ) -> tuple[Any, Outcome]:
+        if self._blocked_for_run is not None or torch.is_grad_enabled():
+            return call.execute(), (False, "not accelerated", None)
+        target = self._targets.get(_identity(call.network))
+        if target is None:
+            target, output = self._aim_late(call)
+            self._targets[_identity(call.network)] = target
+            if output is not None:
+                return output, (False, "looked for the structure", None)
+        outside = self._outside_window(sigma)
+        if target.plan is None or target.info is None or outside == "after end_percent":
+            return call.execute(), (False, outside or "not accelerated", None)
+        return self._gated(call, target, branch, position, step, outside)
+
     def _gated(
-        self, call: Call, branch: Branch, position: float, step: int, outside: str | None
-    ) -> tuple[Any, tuple[bool, str, float | None]]:
-        assert self._info is not None and self._plan is not None
-        policy = self._policy(call.device)
+        self,
+        call: Call,
+        target: Target,
+        branch: Branch,
+        position: float,
+        step: int,
+        outside: str | None,
+    ) -> tuple[Any, Outcome]:
+        assert target.info is not None and target.plan is not None
+        policy = branch.policy = self._policy(call, target.info)
         outcome: list[tuple[str, float | None]] = []
 
-        def decide(signal: torch.Tensor) -> Streams | None:
-            blocked = outside or self._blocked(branch, evaluation, signal)
+        def decide(signal: torch.Tensor, shape: torch.Size, must_run: bool) -> Streams | None:
+            blocked = outside or self._blocked(branch, shape, must_run)
             decision = policy.decide(branch.name, step, signal, blocked)
             outcome.append((decision.reason, decision.diff))
             return branch.forecast.predict(position, signal) if decision.reuse else None
 
-        evaluation = Evaluation(self._plan, decide)
-        with installed(evaluation.gates_for(self._info.structure.blocks(call.network))):
+        evaluation = Evaluation(target.plan, decide, _tap_point(target, call.network))
+        with installed(evaluation.gates_for(target.info.structure.blocks(call.network))):
             output = call.execute()
         if evaluation.lost:
             return self._recompute(call)
         reason, diff = outcome[0] if outcome else ("first blocks not called", None)
         if evaluation.skipped:
             return output, (True, reason, diff)
-        if evaluation.signal is not None and evaluation.residual is not None:
-            branch.shape = evaluation.signal.shape
-            policy.computed(branch.name, step, evaluation.signal)
-            branch.forecast.update(position, evaluation.residual, evaluation.signal)
-            self._note_memory()
-        else:
+        self._learn(evaluation, branch, position, step)
+        return output, (False, reason, diff)
+
+    def _learn(self, evaluation: Evaluation, branch: Branch, position: float, step: int) -> None:
+        assert branch.policy is not None
+        if evaluation.signal is None or evaluation.residual is None:
             self.report.notice(
                 "another patch replaces blocks of this model, so some evaluations could not be "
                 "recorded and were computed"
             )
-        return output, (False, reason, diff)
+            return
+        branch.shape = evaluation.hidden_shape
+        branch.policy.computed(branch.name, step, evaluation.signal, evaluation.output)
+        branch.forecast.update(position, evaluation.residual, evaluation.signal)
+        self._note_memory()
 
-    def _blocked(self, branch: Branch, evaluation: Evaluation, signal: torch.Tensor) -> str | None:
-        if evaluation.must_run:
+    def _blocked(self, branch: Branch, shape: torch.Size, must_run: bool) -> str | None:
+        if must_run:
             return "this model must run here"
-        if branch.shape is not None and branch.shape != signal.shape:
+        if branch.shape is not None and branch.shape != shape:
             # Some models change their number of tokens in mid-run; an old residual does not fit.
             branch.forecast = self._new_forecast()
         return None if branch.forecast.ready else "no residual yet"
 
-    def _recompute(self, call: Call) -> tuple[Any, tuple[bool, str, float | None]]:
+    def _recompute(self, call: Call) -> tuple[Any, Outcome]:
         """Compute plainly: the last gate was not reached after a skip, so the output is wrong."""
-        self._plan = None
-        self.report.notice(
+        self.run_plainly(
             "another patch replaces the last block of this model, so caching was switched off for "
             "this run"
         )
@@ -201,27 +270,43 @@ class SamplingRun:
 
     # ---------------------------------------------------------------- bookkeeping
 
-    def _locate(self, call: Call) -> tuple[Branch, float]:
+    def _read_sigma(self, sigma: torch.Tensor) -> float:
+        """The current sigma; evaluations of one step share a tensor, so one wait is enough."""
+        if self._sigma[0] is not sigma:
+            self._sigma = (sigma, float(sigma.flatten()[0]))
+        return self._sigma[1]
+
+    def _locate(self, call: Call, sigma: float) -> tuple[Branch, float]:
         with self._lock:
             branch = self._branches.get(call.key)
             if branch is None:
-                name = f"branch-{len(self._branches)}"
+                name = f"branch-{len(self.report.evaluations)}-{len(self._branches)}"
                 branch = Branch(name, call.label, self._new_forecast())
                 self._branches[call.key] = branch
-            position = self._schedule.locate(call.sigma, branch.position)
-            branch.position = position
+            position = branch.position = self._schedule.locate(sigma, branch.position)
+            self._drop_abandoned(position)
             return branch, position
+
+    def _drop_abandoned(self, position: float) -> None:
+        """Forget branches whose residual is too old to be used, such as windows that moved on."""
+        for key, branch in list(self._branches.items()):
+            policy = branch.policy
+            if policy is None or branch.position is None:
+                continue
+            if position - branch.position > policy.max_age + 1:
+                policy.forget(branch.name)
+                del self._branches[key]
 
     def _new_forecast(self) -> Forecast:
         technique = self._technique
         return make_forecast(technique.calibrator, technique.taylorseer_order, self._store)
 
-    def _policy(self, device: torch.device) -> Policy:
-        assert self._info is not None
+    def _policy(self, call: Call, info: RunInfo) -> Policy:
+        key = (call.device, _identity(call.network))
         with self._lock:
-            if device not in self._policies:
-                self._policies[device] = self._technique.open(self._info)
-            return self._policies[device]
+            if key not in self._policies:
+                self._policies[key] = self._technique.open(info)
+            return self._policies[key]
 
     def _outside_window(self, sigma: float) -> str | None:
         highest, lowest = self._window
@@ -231,7 +316,7 @@ class SamplingRun:
 
     def _note_memory(self) -> None:
         with self._lock:
-            held = [t for branch in self._branches.values() for t in branch.forecast.tensors()]
+            held = [t for b in list(self._branches.values()) for t in b.forecast.tensors()]
             for policy in self._policies.values():
                 held += policy.tensors()
             self._store.note_bytes(bytes_of(held))
@@ -239,23 +324,41 @@ class SamplingRun:
     def close(self, finished: bool) -> RunReport:
         """Free everything and return the finished report."""
         report = self.report
-        report.seconds = time.perf_counter() - self._began
+        for record, span in self._spans:
+            record.seconds = span.seconds()
+        self._spans.clear()
+        if self._began is not None:
+            report.seconds = time.perf_counter() - self._began
         report.outcome = "finished" if finished else "interrupted"
         report.residual_placement = self._store.placement
         report.residual_peak_bytes = self._store.peak_bytes
-        share = report.skipped / max(len(report.evaluations), 1)
-        if share < 0.15:
+        if report.skipped < 0.15 * max(len(report.evaluations), 1):
             reasons = [policy.explain(report) for policy in self._policies.values()]
             report.explanation = next((reason for reason in reasons if reason), "")
         for policy in self._policies.values():
             policy.close()
-        self._policies.clear()
-        self._branches.clear()
+        for held in (self._policies, self._branches, self._targets):
+            held.clear()
+        self._sigma = (None, 0.0)
         return report
 
 
-def _unknown_sentence(network: Any) -> str:
+def _identity(network: Any) -> int:
+    """Identity of a network for the length of a run, through a compiled wrapper."""
+    return id(getattr(network, "_orig_mod", network))
+
+
+def _tap_point(target: Target, network: Any) -> TapPoint | None:
+    """Where the signal is read for a policy that needs no first block."""
+    if target.tap is None or not target.tap.path or target.info is None:
+        return None
+    module = target.info.structure.tapped_module(network, target.tap)
+    return TapPoint(target.tap, module) if module is not None else None
+
+
+def _unknown_sentence(network: Any, reason: str) -> str:
+    name = type(getattr(network, "_orig_mod", network)).__name__
     return (
-        f"{type(network).__name__} is not a diffusion transformer this pack knows, so the model "
-        "runs uncached"
+        f"{name} is not a diffusion transformer this pack knows, and looking at it did not help "
+        f"({reason}), so the model runs uncached"
     )

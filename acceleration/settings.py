@@ -38,6 +38,70 @@ def _require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     _require(value in allowed, f"{name} is {value!r}: choose one of {', '.join(allowed)}.")
 
 
+def _require_window(start: float, end: float) -> None:
+    _require(
+        0.0 <= start < end <= 1.0,
+        f"start_percent is {start:g} and end_percent {end:g}: start must be below end, and both "
+        "between 0 and 1.",
+    )
+
+
+@dataclass(frozen=True)
+class TeaCacheSettings:
+    """What Apply TeaCache was asked to do.
+
+    ``rel_l1_thresh`` 0 takes the threshold recommended for the detected model. ``coefficients`` is
+    ``"auto"``, ``"raw"``, ``"custom"`` or the name of a published fit; ``custom_coefficients`` is a
+    list of numbers, highest power first.
+    """
+
+    rel_l1_thresh: float = 0.0
+    coefficients: str = "auto"
+    custom_coefficients: str = ""
+    max_continuous_cached_steps: int = 4
+    calibrator: str = "none"
+    taylorseer_order: int = 1
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    residual_device: str = "auto"
+
+    def __post_init__(self) -> None:
+        _require(
+            self.rel_l1_thresh >= 0,
+            f"rel_l1_thresh is {self.rel_l1_thresh:g}: it must be 0 (recommended for this model) "
+            "or more; higher skips more.",
+        )
+        _require(
+            self.max_continuous_cached_steps >= -1,
+            f"max_continuous_cached_steps is {self.max_continuous_cached_steps}: it must be -1 "
+            "(no limit), 0 (never skip) or a number of steps.",
+        )
+        _require_choice("calibrator", self.calibrator, CALIBRATORS)
+        _require(
+            self.taylorseer_order in (1, 2),
+            f"taylorseer_order is {self.taylorseer_order}: choose 1 or 2.",
+        )
+        _require_choice("residual_device", self.residual_device, RESIDUAL_DEVICES)
+        _require_window(self.start_percent, self.end_percent)
+        _require(
+            self.coefficients != "custom" or bool(self.polynomial),
+            "coefficients is 'custom' and custom_coefficients is empty: give numbers separated by "
+            "commas, highest power first, such as 498.65,-283.78,55.86,-3.82,0.264.",
+        )
+
+    @property
+    def polynomial(self) -> tuple[float, ...]:
+        """The custom coefficients, highest power first; empty if none are given."""
+        text = self.custom_coefficients.strip()
+        try:
+            return tuple(float(part) for part in text.split(",")) if text else ()
+        except ValueError:
+            raise AccelerationError(
+                f"custom_coefficients is {text!r}: give numbers separated by commas, highest power "
+                "first."
+            ) from None
+
+
 @dataclass(frozen=True)
 class CacheDiTSettings:
     """What Apply Cache-DiT was asked to do.
@@ -104,11 +168,7 @@ class CacheDiTSettings:
         _require_choice("scm_preset", self.scm_preset, SCM_PRESETS)
         _require_choice("scm_policy", self.scm_policy, SCM_POLICIES)
         _require_choice("residual_device", self.residual_device, RESIDUAL_DEVICES)
-        _require(
-            0.0 <= self.start_percent < self.end_percent <= 1.0,
-            f"start_percent is {self.start_percent:g} and end_percent {self.end_percent:g}: "
-            "start must be below end, and both between 0 and 1.",
-        )
+        _require_window(self.start_percent, self.end_percent)
         self._check_bins()
 
     def _check_bins(self) -> None:

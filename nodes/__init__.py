@@ -8,9 +8,16 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..acceleration.cache_dit_adapter import is_installed
 from .apply_cache_dit import ApplyCacheDiT
+from .apply_tea_cache import ApplyTeaCache
+from .calibrate_tea_cache import CalibrateTeaCache
 from .report import AccelerationReport
 
-NODES: list[type[io.ComfyNode]] = [ApplyCacheDiT, AccelerationReport]
+NODES: list[type[io.ComfyNode]] = [
+    ApplyCacheDiT,
+    ApplyTeaCache,
+    CalibrateTeaCache,
+    AccelerationReport,
+]
 
 
 class DiTAccelerationExtension(ComfyExtension):

@@ -54,6 +54,7 @@ def _threshold_inputs(default: CacheDiTSettings) -> list[Any]:
     return [
         io.Int.Input(
             "Fn_compute_blocks",
+            optional=True,
             default=default.Fn_compute_blocks,
             min=1,
             max=128,
@@ -63,6 +64,7 @@ def _threshold_inputs(default: CacheDiTSettings) -> list[Any]:
         ),
         io.Int.Input(
             "Bn_compute_blocks",
+            optional=True,
             default=default.Bn_compute_blocks,
             min=0,
             max=128,
@@ -72,6 +74,7 @@ def _threshold_inputs(default: CacheDiTSettings) -> list[Any]:
         ),
         io.Int.Input(
             "max_warmup_steps",
+            optional=True,
             default=default.max_warmup_steps,
             min=0,
             max=1000,
@@ -80,6 +83,7 @@ def _threshold_inputs(default: CacheDiTSettings) -> list[Any]:
         ),
         io.Float.Input(
             "residual_diff_threshold",
+            optional=True,
             default=default.residual_diff_threshold,
             min=0.0,
             max=0.99,
@@ -90,6 +94,7 @@ def _threshold_inputs(default: CacheDiTSettings) -> list[Any]:
         ),
         io.Int.Input(
             "max_continuous_cached_steps",
+            optional=True,
             default=default.max_continuous_cached_steps,
             min=-1,
             max=1000,
@@ -103,6 +108,7 @@ def _forecast_inputs(default: CacheDiTSettings) -> list[Any]:
     return [
         io.Combo.Input(
             "calibrator",
+            optional=True,
             options=list(CALIBRATORS),
             default=default.calibrator,
             tooltip="What replaces skipped blocks. none: the last result as it is. taylorseer: "
@@ -112,6 +118,7 @@ def _forecast_inputs(default: CacheDiTSettings) -> list[Any]:
         ),
         io.Int.Input(
             "taylorseer_order",
+            optional=True,
             default=default.taylorseer_order,
             min=1,
             max=2,
@@ -126,6 +133,7 @@ def _mask_inputs(default: CacheDiTSettings) -> list[Any]:
     return [
         io.Combo.Input(
             "scm_preset",
+            optional=True,
             options=list(SCM_PRESETS),
             default=default.scm_preset,
             tooltip="A fixed plan of steps that must be computed, fitted to the step count "
@@ -133,6 +141,7 @@ def _mask_inputs(default: CacheDiTSettings) -> list[Any]:
         ),
         io.Combo.Input(
             "scm_policy",
+            optional=True,
             options=list(SCM_POLICIES),
             default=default.scm_policy,
             advanced=True,
@@ -141,6 +150,7 @@ def _mask_inputs(default: CacheDiTSettings) -> list[Any]:
         ),
         io.String.Input(
             "scm_compute_bins",
+            optional=True,
             default=default.scm_compute_bins,
             advanced=True,
             tooltip="Own plan: lengths of the computed runs, such as 6,2,2,1. Together with "
@@ -148,6 +158,7 @@ def _mask_inputs(default: CacheDiTSettings) -> list[Any]:
         ),
         io.String.Input(
             "scm_cache_bins",
+            optional=True,
             default=default.scm_cache_bins,
             advanced=True,
             tooltip="Own plan: lengths of the cached runs in between, such as 3,4,4.",
@@ -159,6 +170,7 @@ def _window_inputs(default: CacheDiTSettings) -> list[Any]:
     return [
         io.Float.Input(
             "start_percent",
+            optional=True,
             default=default.start_percent,
             min=0.0,
             max=1.0,
@@ -169,6 +181,7 @@ def _window_inputs(default: CacheDiTSettings) -> list[Any]:
         ),
         io.Float.Input(
             "end_percent",
+            optional=True,
             default=default.end_percent,
             min=0.0,
             max=1.0,
@@ -179,6 +192,7 @@ def _window_inputs(default: CacheDiTSettings) -> list[Any]:
         ),
         io.Combo.Input(
             "residual_device",
+            optional=True,
             options=list(RESIDUAL_DEVICES),
             default=default.residual_device,
             advanced=True,

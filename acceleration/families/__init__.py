@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Arg, BlockStack, Family, Structure
+from .base import Arg, BlockStack, Family, Structure, Tap, TeaCacheFit
 from .registry import FAMILIES, describe
 
-__all__ = ["FAMILIES", "Arg", "BlockStack", "Family", "Structure", "describe"]
+__all__ = ["FAMILIES", "Arg", "BlockStack", "Family", "Structure", "Tap", "TeaCacheFit", "describe"]

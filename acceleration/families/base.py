@@ -100,6 +100,64 @@ class BlockStack:
         return torch.cat(parts, dim=1)
 
 
+class Tap(NamedTuple):
+    """Where TeaCache reads its input: what goes into or comes out of a submodule.
+
+    ``path`` starts at the first block, or at the network with ``of_network``. An input is the
+    submodule's first argument, or the one named ``keyword``.
+    """
+
+    path: str
+    of_network: bool = False
+    output: bool = False
+    keyword: str | None = None
+
+
+HIDDEN_STATE = Tap("")
+"""The hidden state before the first block itself."""
+
+
+@dataclass(frozen=True)
+class TeaCacheFit:
+    """A published polynomial from input change to output change.
+
+    Parameters
+    ----------
+    name
+        As in the list of the node.
+    coefficients
+        Highest power first.
+    threshold
+        Recommended ``rel_l1_thresh``.
+    first_steps
+        Steps at the start that the publication always computes.
+    tap
+        Where the input is read, if elsewhere than the family's usual place.
+    input_range
+        Input changes on which it was fitted, where that is known; others are clipped to it.
+    """
+
+    name: str
+    coefficients: tuple[float, ...]
+    threshold: float
+    first_steps: int = 1
+    tap: Tap | None = None
+    input_range: tuple[float, float] | None = None
+
+    def estimate(self, change: float) -> float:
+        """Estimated relative change of the output; never negative.
+
+        Outside their fitted range published polynomials go negative, and a sum of them would sink
+        for ever.
+        """
+        if self.input_range is not None:
+            change = min(max(change, self.input_range[0]), self.input_range[1])
+        value = 0.0
+        for coefficient in self.coefficients:
+            value = value * change + coefficient
+        return max(value, 0.0)
+
+
 @dataclass(frozen=True)
 class Family:
     """One family of diffusion transformers.
@@ -123,6 +181,12 @@ class Family:
         Why this family cannot be cached at all, or empty.
     models
         What people call the models of this family, for the table in the README.
+    tap
+        TeaCache's input; None takes the hidden state before the first block.
+    fits
+        Published TeaCache polynomials (TeaCache, arXiv 2411.19108, and its repository).
+    choose_fit
+        Given a network, the name of the fit that was made for it, or None.
     """
 
     name: str
@@ -133,6 +197,13 @@ class Family:
     last_blocks_need_all: bool = False
     refused: str = ""
     models: str = ""
+    tap: Tap | None = None
+    fits: tuple[TeaCacheFit, ...] = ()
+    choose_fit: Callable[[Any], str | None] | None = None
+
+    def fit(self, name: str) -> TeaCacheFit | None:
+        """The published fit of a name."""
+        return next((fit for fit in self.fits if fit.name == name), None)
 
 
 @dataclass(frozen=True)
@@ -158,6 +229,13 @@ class Structure:
             for stack in self.family.stacks
             for block in blocks_at(network, stack.path)
         ]
+
+    def tapped_module(self, network: Any, tap: Tap) -> torch.nn.Module | None:
+        """The submodule that a tap reads, None if this network has none there."""
+        owner = network if tap.of_network else self.blocks(network)[0][1]
+        owner = getattr(owner, "_orig_mod", owner)
+        found = reduce(lambda at, name: getattr(at, name, None), tap.path.split("."), owner)
+        return found if isinstance(found, torch.nn.Module) else None
 
 
 def blocks_at(network: Any, path: str) -> list[torch.nn.Module]:

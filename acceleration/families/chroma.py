@@ -1,11 +1,12 @@
 """Chroma and Chroma Radiance: FLUX.1's blocks with modulations from one distilled layer."""
 
 from .base import Family
-from .flux import FLUX_STACKS
+from .flux import FLUX_STACKS, FLUX_TAP
 
 FAMILY = Family(
     name="Chroma",
     classes=("comfy.ldm.chroma.model.Chroma",),
     stacks=FLUX_STACKS,
     models="Chroma, Chroma Radiance",
+    tap=FLUX_TAP,
 )

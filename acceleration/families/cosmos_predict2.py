@@ -1,6 +1,6 @@
 """Cosmos Predict 2 and Anima: hidden states are ``[B, T, H, W, D]``, float32 under float16."""
 
-from .base import IMAGE, Arg, BlockStack, Family
+from .base import IMAGE, Arg, BlockStack, Family, Tap
 
 FAMILY = Family(
     name="Cosmos Predict2",
@@ -8,4 +8,5 @@ FAMILY = Family(
     stacks=(BlockStack("blocks", {IMAGE: Arg("x_B_T_H_W_D", 0)}, (IMAGE,)),),
     is_video=True,
     models="Cosmos Predict2, Anima",
+    tap=Tap("self_attn"),
 )

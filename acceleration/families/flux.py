@@ -4,16 +4,34 @@ FLUX.2 hands its blocks ready modulations in place of ``vec``; the streams are t
 reference tokens follow the picture's in the image stream.
 """
 
-from .base import IMAGE, JOINED, TEXT, Arg, BlockStack, Family
+from .base import IMAGE, JOINED, TEXT, Arg, BlockStack, Family, Tap, TeaCacheFit
 
 FLUX_STACKS = (
     BlockStack("double_blocks", {IMAGE: Arg("img", 0), TEXT: Arg("txt", 1)}, (IMAGE, TEXT)),
     BlockStack("single_blocks", {JOINED: Arg("x", 0)}, (JOINED,)),
 )
 
+# The modulated, normed input of the first block: what its attention projects.
+FLUX_TAP = Tap("img_attn.qkv")
+
+
 FAMILY = Family(
     name="FLUX",
     classes=("comfy.ldm.flux.model.Flux",),
     stacks=FLUX_STACKS,
     models="FLUX.1 dev, schnell, Kontext, Fill, Krea; FLUX.2 dev, klein; LongCat-Image; Ovis-Image",
+    tap=FLUX_TAP,
+    fits=(
+        TeaCacheFit(
+            "flux",
+            (498.651651, -283.781631, 55.8554382, -3.82021401, 0.264230861),
+            0.4,
+        ),
+        TeaCacheFit(
+            "flux-kontext",
+            (-1046.55119, 312.563399, -16.9500694, 0.410995971, 0.0374537863),
+            0.22,
+        ),
+    ),
+    choose_fit=lambda network: "flux" if not network.params.global_modulation else None,
 )

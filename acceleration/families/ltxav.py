@@ -1,6 +1,6 @@
 """LTX-2: video and audio travel through the blocks as one tuple, and both are results."""
 
-from .base import IMAGE, Arg, BlockStack, Family
+from .base import IMAGE, Arg, BlockStack, Family, Tap
 
 AUDIO = "audio"
 
@@ -17,4 +17,5 @@ FAMILY = Family(
     results=(IMAGE, AUDIO),
     is_video=True,
     models="LTX-2, LTX-2.3",
+    tap=Tap("attn1"),
 )

@@ -1,6 +1,6 @@
 """LTX-Video: one stream. Its blocks write into their input."""
 
-from .base import IMAGE, Arg, BlockStack, Family
+from .base import IMAGE, Arg, BlockStack, Family, Tap, TeaCacheFit
 
 FAMILY = Family(
     name="LTX-Video",
@@ -8,4 +8,13 @@ FAMILY = Family(
     stacks=(BlockStack("transformer_blocks", {IMAGE: Arg("x", 0)}, (IMAGE,)),),
     is_video=True,
     models="LTX-Video 0.9 to 0.9.8",
+    tap=Tap("attn1"),
+    fits=(
+        TeaCacheFit(
+            "ltxv",
+            (21.4700694, -12.8016453, 2.31279151, 0.792487521, 0.00969274326),
+            0.05,
+        ),
+    ),
+    choose_fit=lambda network: "ltxv",
 )

@@ -4,11 +4,32 @@ One stream that holds the prompt's tokens before the picture's. The refiner laye
 ones always run.
 """
 
-from .base import IMAGE, Arg, BlockStack, Family
+from .base import IMAGE, Arg, BlockStack, Family, Tap, TeaCacheFit
 
 FAMILY = Family(
     name="NextDiT",
     classes=("comfy.ldm.lumina.model.NextDiT",),
     stacks=(BlockStack("layers", {IMAGE: Arg("x", 0)}, (IMAGE,)),),
     models="Z-Image, Z-Image-Turbo, Z-Image pixel space, Lumina-Image 2",
+    tap=Tap("attention"),
+    fits=(
+        TeaCacheFit(
+            "lumina_2",
+            (-874.643948, 466.059906, -75.1559762, 5.32836175, -0.0327258296),
+            0.38,
+        ),
+        TeaCacheFit(
+            "lumina_2_v2",
+            (
+                225.7042019806413,
+                -608.8453716535591,
+                304.1869942338369,
+                124.21267720116742,
+                -1.4089066892956552,
+            ),
+            0.38,
+        ),
+    ),
+    # Z-Image (width 3840) has no published fit; Lumina-Image 2 has width 2304.
+    choose_fit=lambda network: "lumina_2" if network.dim == 2304 else None,
 )

@@ -3,7 +3,7 @@
 The last block returns no text.
 """
 
-from .base import IMAGE, TEXT, Arg, BlockStack, Family
+from .base import IMAGE, TEXT, Arg, BlockStack, Family, Tap
 
 FAMILY = Family(
     name="SD3",
@@ -12,4 +12,5 @@ FAMILY = Family(
         BlockStack("joint_blocks", {TEXT: Arg("context", 0), IMAGE: Arg("x", 1)}, (TEXT, IMAGE)),
     ),
     models="Stable Diffusion 3, 3.5 medium, 3.5 large",
+    tap=Tap("x_block.attn.qkv"),
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
-from ..families import Structure
+from ..cache_dit_adapter import require_installed
+from ..errors import AccelerationError
+from ..families import Structure, Tap
 from ..report import RunReport
 from ..schedule import Schedule
 
@@ -30,6 +32,8 @@ class RunInfo:
     schedule: Schedule
     structure: Structure
     sampler: str
+    network: Any
+    """The transformer itself, to be looked at only."""
 
 
 class Policy(Protocol):
@@ -39,6 +43,10 @@ class Policy(Protocol):
     """How many blocks always run before the decision (Fn)."""
     last_blocks: int
     """How many blocks always run after the skipped ones (Bn)."""
+    max_age: float
+    """For how many steps a residual may be used; a branch not seen for longer is forgotten."""
+    tap: Tap | None
+    """With no first blocks: where the signal is read; None takes the hidden state."""
 
     def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
         """Reuse or compute?
@@ -48,8 +56,18 @@ class Policy(Protocol):
         """
         ...
 
-    def computed(self, branch: str, step: int, signal: torch.Tensor) -> None:
-        """The evaluation was computed; ``signal`` may be kept."""
+    def computed(
+        self, branch: str, step: int, signal: torch.Tensor, output: torch.Tensor | None
+    ) -> None:
+        """The evaluation was computed.
+
+        ``signal`` may be kept; ``output``, the image stream after the last skippable block, is
+        the host's and may only be looked at.
+        """
+        ...
+
+    def forget(self, branch: str) -> None:
+        """Free what is kept for a branch."""
         ...
 
     def tensors(self) -> list[torch.Tensor]:
@@ -90,3 +108,15 @@ class Technique(Protocol):
     def describe(self) -> dict[str, object]:
         """Settings as plain data."""
         ...
+
+
+def check_forecast(technique: str, calibrator: str, structure: Structure) -> None:
+    """Raise AccelerationError when a forecast cannot be used on a model."""
+    if calibrator in ("taylorseer", "foca", "dmd"):
+        require_installed(f"{technique} with calibrator {calibrator}")
+    if calibrator == "dmd" and structure.family.is_video:
+        raise AccelerationError(
+            "calibrator is 'dmd', which decomposes the whole residual in float64 at every computed "
+            f"step and is unusable on a video model ({structure.family.name}): choose taylorseer, "
+            "foca or trajectory."
+        )

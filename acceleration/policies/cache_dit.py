@@ -10,11 +10,11 @@ import torch
 
 from ..cache_dit_adapter import DecisionEngine, require_installed
 from ..errors import AccelerationError
-from ..families import Structure
-from ..masks import MIN_STEPS, mask_for
+from ..families import Structure, Tap
+from ..masks import MIN_STEPS, longest_cached_run, mask_for
 from ..report import RunReport
 from ..settings import CacheDiTSettings
-from . import Decision, RunInfo
+from . import Decision, RunInfo, check_forecast
 
 # Samplers that add fresh noise in every step, by the names of the host's sampler functions.
 NOISY_SAMPLERS = ("ancestral", "sde", "lcm", "ddpm", "seeds_", "sa_solver")
@@ -28,6 +28,8 @@ def adds_noise(sampler: str) -> bool:
 class CacheDiTPolicy:
     """Decisions of one run on one device."""
 
+    tap: Tap | None = None
+
     def __init__(self, settings: CacheDiTSettings, info: RunInfo) -> None:
         self.first_blocks = settings.Fn_compute_blocks
         self.last_blocks = settings.Bn_compute_blocks
@@ -38,6 +40,10 @@ class CacheDiTPolicy:
         self._signals: dict[str, torch.Tensor] = {}
         self._computed_step: dict[str, int] = {}
         self.unsupported: str | None = None
+        limit = settings.max_continuous_cached_steps
+        self.max_age: float = limit if limit >= 0 else math.inf
+        if self._mask is not None and settings.scm_policy == "static":
+            self.max_age = longest_cached_run(self._mask)
 
     def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
         reuse, diff = self._engine.decide(branch, step, signal)
@@ -51,27 +57,46 @@ class CacheDiTPolicy:
             return Decision(False, blocked, diff)
         if not reuse:
             return Decision(False, self._why_computed(branch, step, diff), diff)
-        limit = self._settings.max_continuous_cached_steps
-        static = self._mask is not None and self._settings.scm_policy == "static"
-        if not static and 0 <= limit < step - self._computed_step.get(branch, step):
+        if self._computed_step.get(branch, -1) < self._oldest_usable(step):
             # The branch paused for some steps, which the library's run length does not see.
             return Decision(False, "residual too old", diff)
         self._engine.reused(branch, step)
-        return Decision(True, "mask" if static else "below threshold", diff)
+        return Decision(True, "mask" if self._static else "below threshold", diff)
+
+    @property
+    def _static(self) -> bool:
+        return self._mask is not None and self._settings.scm_policy == "static"
+
+    def _oldest_usable(self, step: int) -> float:
+        """The step at or after which a residual must have been computed to be used at ``step``."""
+        if self._static and self._mask is not None:
+            computed = [i for i, on in enumerate(self._mask[: step + 1]) if on]
+            return computed[-1] if computed else 0
+        limit = self._settings.max_continuous_cached_steps
+        return step - limit if limit >= 0 else 0
 
     def _why_computed(self, branch: str, step: int, diff: float | None) -> str:
         if self._engine.warming_up(branch):
             return "warm-up"
         if self._mask is not None and self._mask[min(step, len(self._mask) - 1)]:
             return "mask"
-        if diff is not None and 0 <= self._settings.residual_diff_threshold <= diff:
+        if self._settings.residual_diff_threshold == 0:
+            return "threshold 0"
+        if diff is not None and self._settings.residual_diff_threshold <= diff:
             return "above threshold"
         return "limit of cached steps"
 
-    def computed(self, branch: str, step: int, signal: torch.Tensor) -> None:
+    def computed(
+        self, branch: str, step: int, signal: torch.Tensor, output: torch.Tensor | None
+    ) -> None:
         self._engine.computed(branch, step, signal)
         self._signals[branch] = signal
         self._computed_step[branch] = step
+
+    def forget(self, branch: str) -> None:
+        self._engine.forget(branch)
+        self._signals.pop(branch, None)
+        self._computed_step.pop(branch, None)
 
     def tensors(self) -> list[torch.Tensor]:
         return list(self._signals.values())
@@ -124,6 +149,7 @@ class CacheDiT:
         self.end_percent = settings.end_percent
 
     def check(self, structure: Structure) -> None:
+        check_forecast(self.name, self.calibrator, structure)
         require_installed("Apply Cache-DiT")
         first, last = self.settings.Fn_compute_blocks, self.settings.Bn_compute_blocks
         if first + last > structure.block_count:
@@ -136,12 +162,6 @@ class CacheDiT:
             raise AccelerationError(
                 f"Bn_compute_blocks is {last}, but the last blocks of {structure.family.name} read "
                 "what the skipped ones would have made: set Bn_compute_blocks to 0."
-            )
-        if self.calibrator == "dmd" and structure.family.is_video:
-            raise AccelerationError(
-                f"calibrator is 'dmd', which decomposes the whole residual in float64 at every "
-                f"computed step and is unusable on a video model ({structure.family.name}): choose "
-                "taylorseer, foca or trajectory."
             )
 
     def notices(self, info: RunInfo) -> list[str]:

@@ -42,7 +42,7 @@ def test_cache_dit_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(cache_dit_adapter, "is_installed", lambda: False)
     text = error_text(lambda: tm.attach(tm.make_model("flux")))
-    assert "pip install cache-dit" in text
+    assert "pip install 'cache-dit" in text
 
 
 def test_something_that_is_no_model() -> None:

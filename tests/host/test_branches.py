@@ -124,7 +124,7 @@ def test_the_watch_would_see_a_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     """The counterpart: with one branch for everything the watch reports a mix."""
     from dit_acceleration_pack.acceleration import host
 
-    monkeypatch.setattr(host, "branch_key", lambda x, options: tuple(x.shape))
+    monkeypatch.setattr(host, "branch_key", lambda x, *_: tuple(x.shape))
     model = tm.make_model("flux")
     with tm.split_batches(model), pytest.raises(AssertionError):
         run_watched(monkeypatch, steps=12, cfg=3.0)
@@ -151,3 +151,54 @@ def test_context_windows_keep_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert output.isfinite().all()
     assert len(report.branches()) == 2
     assert report.skipped >= 4
+
+
+def test_windows_that_moved_on_are_forgotten() -> None:
+    """Uniform schedules shift their windows with the step; old residuals must not pile up."""
+    import comfy.context_windows as windows
+
+    model = tm.make_model("wan")
+    handler = windows.IndexListContextHandler(
+        context_schedule=windows.get_matching_context_schedule("standard_uniform"),
+        fuse_method=windows.get_matching_fuse_method("pyramid"),
+        context_length=4,
+        context_overlap=2,
+        context_stride=2,
+        closed_loop=False,
+        dim=2,
+    )
+    plain = tm.attach(model)
+    tm.sample(plain, "wan", steps=16, latent=(16, 4, 8, 8))
+    model.model_options["context_handler"] = handler
+    accelerated = tm.attach(model)
+    tm.sample(accelerated, "wan", steps=16, latent=(16, 13, 8, 8))
+    report = tm.report_of(accelerated)
+    windows_seen = len(report.branches())
+    assert windows_seen >= 5
+    held = report.residual_peak_bytes / tm.report_of(plain).residual_peak_bytes
+    assert held < 3 * len(report.evaluations) / 16, "no more than the windows of a few steps"
+
+
+def test_a_control_that_ends_in_mid_run_is_another_branch() -> None:
+    from dit_acceleration_pack.acceleration import host
+
+    x, options = torch.zeros(1, 1), {"uuids": ["a"], "cond_or_uncond": [0]}
+    add = torch.zeros(1)
+    keys = {
+        host.branch_key(x, options, None),
+        host.branch_key(x, options, {"input": [add], "output": []}),
+        host.branch_key(x, options, {"input": [None, add], "output": []}),
+        host.branch_key(x, options, {"input": [add], "output": [add]}),
+    }
+    assert len(keys) == 4
+
+
+def test_a_paused_branch_computes_before_it_reuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joined, then split for some steps, then joined: the joined residual is too old by then."""
+    model = tm.make_model("flux")
+    with tm.split_batches(model, when=lambda call: 8 <= call < 24):
+        report, _ = run_watched(monkeypatch, steps=28, cfg=3.0)
+    joined = [e for e in report.evaluations if "+" in e.branch]
+    back = next(i for i, e in enumerate(joined) if e.step > joined[i - 1].step + 1 and i)
+    mask_step = joined[back].step
+    assert not joined[back].skipped or mask_step == 0

@@ -82,7 +82,7 @@ def test_block_patches_of_wan_count_once() -> None:
     assert (quick - plain).norm() / plain.norm() < 1e-5
 
 
-@pytest.mark.parametrize("name", list(tm.TINY))
+@pytest.mark.parametrize("name", ["flux", "flux2", "chroma", "wan"])
 def test_residuals_are_not_zero(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In-place blocks make a snapshot by reference equal to the result: every clone matters."""
     from dit_acceleration_pack.acceleration import evaluation

@@ -144,3 +144,28 @@ def test_clones_made_later_share_the_report_and_the_original_has_none() -> None:
     tm.sample(later, "flux")
     assert tm.report_of(accelerated) is tm.report_of(later)
     assert tm.report_of(model) is None
+
+
+def test_tensors_of_an_evaluation_go_without_the_garbage_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A reference cycle would pile up hidden states in VRAM until the collector comes by."""
+    from dit_acceleration_pack.acceleration import run
+
+    alive: list[weakref.ref[Any]] = []
+    most = [0]
+
+    class Watched(run.Evaluation):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            alive.append(weakref.ref(self))
+            most[0] = max(most[0], sum(ref() is not None for ref in alive))
+
+    monkeypatch.setattr(run, "Evaluation", Watched)
+    accelerated = tm.attach(tm.make_model("flux"), **SETTINGS)
+    gc.disable()
+    try:
+        tm.sample(accelerated, "flux")
+    finally:
+        gc.enable()
+    assert len(alive) == 10 and most[0] == 1

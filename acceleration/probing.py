@@ -1,0 +1,154 @@
+"""The model nobody has described: its structure is found by looking, and proved before it is used.
+
+Looking: the ModuleList of like blocks that holds most of the parameters. Watching: one evaluation
+that records what goes into and comes out of every block. Proving: the same evaluation again with
+all but the first block handed through and the recorded residual put in place; only if that gives
+the same output is the structure trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from .evaluation import BlockPlan, Evaluation
+from .families import Arg, BlockStack, Family, Structure
+from .families.base import IMAGE
+from .gates import Handler, installed
+
+MIN_BLOCKS = 4
+MIN_SHARE = 0.5
+"""Share of the network's parameters that a stack must hold to be worth skipping."""
+
+TOLERANCE = 1e-2
+"""Largest relative difference between computed and handed-through output; rounding of low precision
+is far below it, a wrong structure far above."""
+
+
+@dataclass
+class _Seen:
+    """One call of a block: tensors by slot, and what it returned."""
+
+    slots: dict[Arg, torch.Size]
+    outputs: tuple[Any, ...]
+    bare: bool
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Outcome of probing: the model's output and either a structure or a reason."""
+
+    output: Any
+    structure: Structure | None
+    reason: str = ""
+
+
+def probe(network: Any, execute: Callable[[], Any]) -> Finding:
+    """Run one evaluation while looking for the structure of an unknown network."""
+    path = find_stack(network)
+    if path is None:
+        return Finding(execute(), None, "it has no stack of like blocks")
+    blocks = list(network.get_submodule(path))
+    calls: list[tuple[int, _Seen]] = []
+    plan = [(block, partial(_watch, calls, index)) for index, block in enumerate(blocks)]
+    with installed(plan):
+        output = execute()
+    stack = _read_stack(path, calls, len(blocks))
+    if isinstance(stack, str):
+        return Finding(output, None, stack)
+    name = type(getattr(network, "_orig_mod", network)).__name__
+    family = Family(name=name, classes=(), stacks=(stack,), results=stack.outputs)
+    structure = Structure(family, (len(blocks),), source="structure found by probing")
+    if not _proved(structure, network, execute):
+        return Finding(output, None, f"handing through {path} did not give the same output")
+    return Finding(output, structure)
+
+
+def find_stack(network: Any) -> str | None:
+    """Path of the ModuleList of at least four like blocks with most parameters, or None."""
+    total = sum(p.numel() for p in network.parameters()) or 1
+    best: tuple[int, str] | None = None
+    for path, module in network.named_modules():
+        if not isinstance(module, torch.nn.ModuleList) or len(module) < MIN_BLOCKS:
+            continue
+        if len({type(block) for block in module}) != 1:
+            continue
+        size = sum(p.numel() for p in module.parameters())
+        if size >= MIN_SHARE * total and (best is None or size > best[0]):
+            best = size, path
+    return best[1] if best else None
+
+
+def _watch(
+    calls: list[tuple[int, _Seen]],
+    index: int,
+    original: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    slots = {
+        Arg("", position): value.shape
+        for position, value in enumerate(args)
+        if isinstance(value, torch.Tensor)
+    }
+    for name, value in kwargs.items():
+        if isinstance(value, torch.Tensor):
+            slots[Arg(name, len(args) + 99)] = value.shape
+    output = original(*args, **kwargs)
+    outputs = output if isinstance(output, tuple) else (output,)
+    calls.append((index, _Seen(slots, outputs, not isinstance(output, tuple))))
+    return output
+
+
+def _read_stack(path: str, calls: list[tuple[int, _Seen]], count: int) -> BlockStack | str:
+    """What the calls say about the stack, or why they do not say enough."""
+    if [index for index, _ in calls] != list(range(count)):
+        return f"the blocks of {path} are not each called once and in order"
+    seen = [call for _, call in calls]
+    first = seen[0]
+    if any(not isinstance(o, torch.Tensor) for call in seen for o in call.outputs):
+        return f"the blocks of {path} return something other than tensors"
+    shapes = {tuple(tuple(o.shape) for o in call.outputs) for call in seen}
+    if len(shapes) != 1:
+        return f"the blocks of {path} change the shape of the hidden state"
+    if any(set(call.slots) != set(first.slots) for call in seen):
+        return f"the blocks of {path} are not all called alike"
+    inputs: dict[str, Arg] = {}
+    for number, output in enumerate(first.outputs):
+        fitting = [a for a, shape in first.slots.items() if shape == output.shape]
+        fitting = [a for a in fitting if a not in inputs.values()]
+        if not fitting:
+            return f"a result of the blocks of {path} is not one of their inputs"
+        if len(fitting) > 1 and len(first.outputs) > 1:
+            return f"it is not clear which input of the blocks of {path} is the hidden state"
+        inputs[IMAGE if number == 0 else f"stream {number}"] = fitting[0]
+    return BlockStack(path, inputs, tuple(inputs))
+
+
+def _proved(structure: Structure, network: Any, execute: Callable[[], Any]) -> bool:
+    """Whether reusing the residual at an unchanged input gives the output of computing."""
+    plan = BlockPlan.of(structure.family, structure.block_count, 1, 0)
+    if plan is None:
+        return False
+    blocks = structure.blocks(network)
+    learn = Evaluation(plan, lambda *_: None)
+    expected = _evaluate(learn.gates_for(blocks), execute)
+    residual = learn.residual
+    if residual is None:
+        return False
+    again = Evaluation(plan, lambda *_: residual)
+    found = _evaluate(again.gates_for(blocks), execute)
+    if again.lost or expected.shape != found.shape:
+        return False
+    difference = (found - expected).abs().mean() / expected.abs().mean().clamp_min(1e-9)
+    return bool(difference < TOLERANCE)
+
+
+def _evaluate(gates: list[tuple[torch.nn.Module, Handler]], execute: Callable[[], Any]) -> Any:
+    with installed(gates):
+        output = execute()
+    return (output[0] if isinstance(output, tuple | list) else output).float()

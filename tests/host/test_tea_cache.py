@@ -1,0 +1,173 @@
+"""Apply TeaCache and Calibrate TeaCache on real classes."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models as tm
+import torch
+
+FAMILIES = ["flux", "flux2", "chroma", "wan"]
+
+
+def attach(model: Any, find_fit: Any = lambda _: None, **settings: Any) -> Any:
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
+    from dit_acceleration_pack.acceleration.settings import TeaCacheSettings
+
+    return host.attach(model, TeaCache(TeaCacheSettings(**settings), find_fit))
+
+
+def linear_calls(model: Any) -> list[int]:
+    """Counts calls of a linear layer in every block after its first input projection."""
+    counts: list[int] = []
+    network = model.model.diffusion_model
+    for name, block in network.named_modules():
+        parent, _, last = name.rpartition(".")
+        if last.isdigit() and parent in ("double_blocks", "single_blocks", "blocks"):
+            # The last linear layer of a block runs only when the block runs to its end.
+            inner = [m for m in block.modules() if isinstance(m, torch.nn.Linear)][-1]
+            place = len(counts)
+            counts.append(0)
+
+            def hook(*_: Any, place: int = place) -> None:
+                counts[place] += 1
+
+            inner.register_forward_hook(hook)
+    return counts
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_never_skipping_is_bit_identical(name: str, dtype: torch.dtype, cfg: float) -> None:
+    model = tm.make_model(name, dtype)
+    plain = tm.sample(model, name, steps=6, cfg=cfg, batch=2)
+    accelerated = attach(model, rel_l1_thresh=1e-9)
+    assert torch.equal(tm.sample(accelerated, name, steps=6, cfg=cfg, batch=2), plain)
+    report = tm.report_of(accelerated)
+    assert report.computed == 6 and sum(e.diff is not None for e in report.evaluations) == 5
+
+
+@pytest.mark.parametrize("calibrator", ["none", "taylorseer", "trajectory"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_skipped_evaluations_run_no_block(name: str, calibrator: str) -> None:
+    model = tm.make_model(name)
+    plain = tm.sample(model, name, steps=12)
+    accelerated = attach(model, coefficients="raw", rel_l1_thresh=3.0, calibrator=calibrator)
+    calls = linear_calls(model)
+    quick = tm.sample(accelerated, name, steps=12)
+    report = tm.report_of(accelerated)
+    assert report.skipped >= 4 and calls == [report.computed] * len(calls)
+    assert quick.isfinite().all() and not torch.equal(quick, plain)
+    assert torch.equal(tm.sample(accelerated, name, steps=12), quick), "run 2 = run 1"
+
+
+def test_first_and_last_step_and_the_limit() -> None:
+    accelerated = attach(
+        tm.make_model("flux"), coefficients="raw", rel_l1_thresh=9.0, max_continuous_cached_steps=2
+    )
+    tm.sample(accelerated, "flux", steps=11)
+    skipped = [e.skipped for e in tm.report_of(accelerated).evaluations]
+    assert skipped == [False, True, True] * 3 + [False, False]
+
+
+def test_positive_and_negative_are_separate() -> None:
+    model = tm.make_model("flux")
+    arguments: dict[str, Any] = {"steps": 10, "cfg": 3.0}
+    accelerated = attach(model, coefficients="raw", rel_l1_thresh=0.5)
+    with tm.split_batches(model):
+        tm.sample(accelerated, "flux", **arguments)
+    report = tm.report_of(accelerated)
+    assert {b["name"] for b in report.branches()} == {"cond", "uncond"}
+    for branch in ("cond", "uncond"):
+        diffs = [e.diff for e in report.evaluations if e.branch == branch]
+        assert diffs[0] is None and all(d is not None and d < 1 for d in diffs[1:])
+
+
+def test_the_tap_reads_what_attention_projects() -> None:
+    """On FLUX the signal is the first block's modulated, normed input."""
+    model = tm.make_model("flux")
+    seen: list[torch.Tensor] = []
+    layer = model.model.diffusion_model.double_blocks[0].img_attn.qkv
+    layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
+    accelerated = attach(model, rel_l1_thresh=1e-9)
+    tm.sample(accelerated, "flux", steps=4)
+    changes = [float((b - a).abs().mean() / a.abs().mean()) for a, b in itertools.pairwise(seen)]
+    assert [e.diff for e in tm.report_of(accelerated).evaluations][1:] == pytest.approx(changes)
+
+
+def test_a_hit_at_an_unchanged_input_equals_recomputing() -> None:
+    import comfy.sample
+    import comfy.samplers
+
+    model = tm.make_model("flux")
+    sigmas = torch.tensor([0.9, 0.7, 0.7, 0.4, 0.0])
+
+    def run(patched: Any) -> torch.Tensor:
+        with torch.inference_mode():
+            empty = torch.zeros(1, *tm.TINY["flux"].latent)
+            noise = comfy.sample.prepare_noise(empty, 0)
+            sampler = comfy.samplers.sampler_object("euler")
+            positive, negative = tm.conditioning("flux", 1), tm.conditioning("flux", 2)
+            return comfy.sample.sample_custom(
+                patched, noise, 1.0, sampler, sigmas, positive, negative, empty, disable_pbar=True
+            )
+
+    accelerated = attach(model, coefficients="raw", rel_l1_thresh=1e-4)
+    plain, quick = run(model), run(accelerated)
+    assert [e.skipped for e in tm.report_of(accelerated).evaluations] == [False, False, True, False]
+    assert (quick - plain).norm() / plain.norm() < 1e-5
+
+
+def test_the_report_says_which_coefficients() -> None:
+    for name, settings, phrase in [
+        ("flux", {}, "published coefficients flux"),
+        ("flux", {"coefficients": "flux-kontext"}, "published coefficients flux-kontext"),
+        ("flux2", {}, "raw change of the input"),
+        ("wan", {"coefficients": "custom", "custom_coefficients": "1,0"}, "custom coefficients"),
+    ]:
+        accelerated = attach(tm.make_model(name), **settings)
+        tm.sample(accelerated, name, steps=4)
+        assert any(phrase in notice for notice in tm.report_of(accelerated).notices)
+
+
+def test_coefficients_of_another_family_are_refused() -> None:
+    from dit_acceleration_pack.acceleration.errors import AccelerationError
+
+    with pytest.raises(AccelerationError, match="'ltxv', which was not made for FLUX"):
+        attach(tm.make_model("flux"), coefficients="ltxv")
+
+
+def test_calibrate_then_teacache_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import folder_paths
+
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.nodes.calibrate_tea_cache import CalibrateTeaCache
+
+    monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(tmp_path))
+    model = tm.make_model("flux2")
+    with torch.inference_mode():
+        CalibrateTeaCache.execute(
+            model,
+            positive=tm.conditioning("flux2", 1),
+            negative=tm.conditioning("flux2", 2),
+            latent_image={"samples": torch.zeros(1, *tm.TINY["flux2"].latent)},
+            seed=1,
+            steps=20,
+            cfg=1.0,
+            sampler_name="euler",
+            scheduler="simple",
+        )
+    stored = list(tmp_path.rglob("teacache_*.json"))
+    assert len(stored) == 1
+    accelerated = attach(model, host.calibrated_fit)
+    tm.sample(accelerated, "flux2", steps=20)
+    report = tm.report_of(accelerated)
+    assert any("calibrated on this checkpoint" in notice for notice in report.notices)
+    assert 0.2 <= report.skipped / 20 <= 0.6, "the recommended threshold skips about 40 %"
+    other = tm.make_model("flux2", seed=5)
+    assert host.calibrated_fit(other.model.diffusion_model) is None

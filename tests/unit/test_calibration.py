@@ -1,0 +1,77 @@
+"""Fits and thresholds with numbers that can be checked by hand."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dit_acceleration_pack.acceleration.calibration import (
+    Calibration,
+    calibrate,
+    fit_polynomial,
+    skipped_share,
+    threshold_for,
+)
+from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.families import FAMILIES, TeaCacheFit
+
+
+def test_a_known_polynomial_is_found_again() -> None:
+    inputs = [0.02 * k for k in range(1, 16)]
+    outputs = [2 * x * x + 0.5 * x + 0.1 for x in inputs]
+    coefficients, r2 = fit_polynomial(inputs, outputs)
+    assert r2 == pytest.approx(1.0)
+    fit = TeaCacheFit("found", coefficients, 0.1)
+    assert [fit.estimate(x) for x in inputs] == pytest.approx(outputs)
+
+
+def test_noise_is_not_bent_after() -> None:
+    """Points on a line with noise in both directions: a high degree would follow the noise."""
+    inputs = [0.1 * k for k in range(1, 13)]
+    outputs = [x + (0.02 if k % 2 else -0.02) for k, x in enumerate(inputs)]
+    coefficients, _ = fit_polynomial(inputs, outputs)
+    assert len(coefficients) <= 3
+
+
+def test_too_few_points() -> None:
+    with pytest.raises(AccelerationError, match="only 3 steps"):
+        fit_polynomial([0.1, 0.2, 0.3], [0.1, 0.2, 0.3])
+
+
+def test_skipped_share_by_hand() -> None:
+    """Changes of 1 with threshold 2.5: skip, skip, compute, skip, skip, compute."""
+    assert skipped_share([1.0] * 6, 2.5) == pytest.approx(4 / 6)
+    assert skipped_share([1.0] * 6, 0.5) == 0.0
+    assert skipped_share([0.0] * 10, 1.0, limit=4) == pytest.approx(8 / 10)
+
+
+def test_threshold_for_a_share() -> None:
+    assert 1.0 < threshold_for([1.0] * 20, 0.5) < 2.1
+
+
+def test_estimates_are_never_negative_and_clipped_to_the_fitted_range() -> None:
+    fit = TeaCacheFit("line", (1.0, -0.5), 0.1, input_range=(0.2, 0.8))
+    assert fit.estimate(0.3) == 0.0
+    assert fit.estimate(5.0) == pytest.approx(0.3)
+
+
+def test_published_polynomials_never_sink() -> None:
+    """Wan 14B at 0.01 and Kontext at 0.3 are known to go below zero."""
+    for family in FAMILIES:
+        for fit in family.fits:
+            assert all(fit.estimate(k / 200) >= 0 for k in range(200)), fit.name
+
+
+def test_round_trip() -> None:
+    inputs = [0.02 * k for k in range(1, 16)]
+    made = calibrate("id", "FLUX", inputs, [2 * x for x in inputs], [0.3, 0.1, 0.2])
+    again = Calibration.from_dict(json.loads(json.dumps(made.as_dict())))
+    assert again == made
+    assert again.cache_dit_diffs == (0.1, 0.2, 0.3)
+    assert "skips about 40%" in made.text()
+
+
+def test_a_broken_file_gives_a_sentence() -> None:
+    with pytest.raises(AccelerationError, match="calibrate again"):
+        Calibration.from_dict({"identity": "x"})
