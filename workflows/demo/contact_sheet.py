@@ -7,13 +7,12 @@ samples. Run ``python workflows/demo/contact_sheet.py --comfyui PATH``.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from host import add_host_argument, import_host
 from PIL import Image, ImageDraw
 from shapes import (
     LATENT_CHANNELS,
@@ -29,19 +28,6 @@ HERE = Path(__file__).resolve().parent
 MODEL_FILE = HERE / "models" / "dit_accel_demo_flux.safetensors"
 SCALES = (1.0, 3.0)
 LABEL, GAP, HEAD = 104, 8, 18
-
-
-def import_host(path: str) -> Any:
-    """Import ComfyUI's stock nodes, on the CPU."""
-    sys.path.insert(0, path)
-    argv, sys.argv = sys.argv, ["contact_sheet", "--cpu", "--use-pytorch-cross-attention"]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-    import nodes
-
-    sys.argv = argv
-    return nodes
 
 
 def conditioning(prompt: str) -> list[Any]:
@@ -80,7 +66,7 @@ def paste_sheet(rows: list[list[torch.Tensor]], columns: int, tile: int) -> Imag
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--comfyui", default=os.environ.get("COMFYUI_PATH", "."))
+    add_host_argument(parser)
     parser.add_argument("--model", type=Path, default=MODEL_FILE)
     parser.add_argument("--output", type=Path, default=HERE / "contact_sheet.png")
     parser.add_argument("--steps", type=int, default=28)
@@ -88,9 +74,11 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=80)
     args = parser.parse_args()
 
-    nodes = import_host(args.comfyui)
+    import_host(args.comfyui)
     import comfy.utils
     import folder_paths
+
+    import nodes
 
     comfy.utils.set_progress_bar_enabled(False)
     folder_paths.add_model_folder_path("diffusion_models", str(args.model.resolve().parent))

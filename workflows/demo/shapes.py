@@ -92,7 +92,7 @@ PROMPTS: tuple[str, ...] = tuple(_CATALOGUE)
 _COLOURS = torch.tensor([colour for colour, _ in _CATALOGUE.values()])
 
 
-def draw(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def draw(labels: torch.Tensor, generator: torch.Generator, variety: float = 1.0) -> torch.Tensor:
     """Draw one random picture of each label.
 
     Parameters
@@ -101,6 +101,9 @@ def draw(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         Prompt indices in ``PROMPTS``, shape [B].
     generator : torch.Generator
         Source of position, size, rotation and background.
+    variety : float
+        How much pictures of one prompt differ: at 1 shapes lie anywhere inside the picture, at 0
+        in the middle, all of one size and upright; backgrounds differ at least half as much.
 
     Returns
     -------
@@ -114,10 +117,10 @@ def draw(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     axis = (torch.arange(PICTURE_SIZE) + 0.5) / (PICTURE_SIZE / 2) - 1
     grid_y, grid_x = axis[:, None], axis[None, :]
 
-    radius = 0.50 + 0.10 * size
-    room = 0.92 - radius  # keeps the whole shape inside the picture
+    radius = 0.58 - 0.08 * variety + 0.10 * variety * size
+    room = (0.92 - radius) * variety  # keeps the whole shape inside the picture
     dx, dy = grid_x - room * tilt_x, grid_y - room * tilt_y
-    turn = 0.20 * angle
+    turn = 0.20 * variety * angle
     x = (dx * turn.cos() + dy * turn.sin()) / radius
     y = (dy * turn.cos() - dx * turn.sin()) / radius
 
@@ -130,9 +133,9 @@ def draw(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     pixel = 2 / PICTURE_SIZE
     cover = (0.5 - distance * radius / (1.5 * pixel)).clamp(0, 1)[:, None]
 
-    level = 0.24 + 0.10 * lum + 0.06 * (slope_x * grid_x + slope_y * grid_y)
+    level = 0.10 * lum + 0.06 * (slope_x * grid_x + slope_y * grid_y)
     tint = torch.stack([0.05 * warm, 0.03 * u, 0.05 * v], dim=1)
-    background = level[:, None] + tint
+    background = 0.24 + (0.5 + 0.5 * variety) * (level[:, None] + tint)
     colour = _COLOURS[labels][:, :, None, None]
     return (background * (1 - cover) + colour * cover).clamp(0, 1)
 

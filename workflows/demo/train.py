@@ -1,4 +1,4 @@
-"""Train the demo model: ComfyUI's own Flux class, 4.4 M parameters, on pictures drawn by formula.
+"""Train the demo model: ComfyUI's own Flux class, 4.5 M parameters, on pictures drawn by formula.
 
 Run ``python workflows/demo/train.py --comfyui PATH`` (a ComfyUI checkout). The seed, the number
 of steps and the batch size fix the run; an interrupted or slowed-down run is not shortened.
@@ -10,14 +10,14 @@ import argparse
 import copy
 import math
 import os
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from host import add_host_argument, import_host
+from safetensors.torch import load_file, save_file
 from shapes import PROMPTS, UNCONDITIONAL, draw, picture_to_model, text_embedding
 from torch import nn
 
@@ -58,19 +58,6 @@ class _LayerNorm(nn.LayerNorm):
 OPERATIONS = SimpleNamespace(Linear=nn.Linear, LayerNorm=_LayerNorm, RMSNorm=nn.RMSNorm)
 
 
-def import_host(path: str) -> None:
-    """Put ComfyUI on the path, on the CPU, with plain differentiable operations."""
-    sys.path.insert(0, path)
-    argv, sys.argv = sys.argv, ["train", "--cpu", "--use-pytorch-cross-attention"]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-    import comfy.model_management
-
-    sys.argv = argv
-    comfy.model_management.in_training = True
-
-
 def build_model() -> nn.Module:
     """Build the host's Flux class with the usual zero-initialised modulation of a DiT."""
     from comfy.ldm.flux.model import Flux
@@ -95,9 +82,10 @@ def build_model() -> nn.Module:
 class Data:
     """Endless batches of (noisy latent, sigma, tokens, pooled, target)."""
 
-    def __init__(self, batch: int, seed: int, dropout: float) -> None:
-        self.batch, self.dropout = batch, dropout
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.batch, self.dropout = args.batch, args.dropout
+        self.variety, self.sigma_mean = args.variety, args.sigma_mean
+        self.generator = torch.Generator().manual_seed(args.seed)
         texts = [text_embedding(prompt) for prompt in (*PROMPTS, UNCONDITIONAL)]
         self.tokens = torch.cat([tokens for tokens, _ in texts])
         self.pooled = torch.cat([pooled for _, pooled in texts])
@@ -106,13 +94,15 @@ class Data:
         g = self.generator
         # Every prompt equally often in every batch: less noisy gradients than random labels.
         labels = torch.arange(self.batch) % len(PROMPTS)
-        clean = picture_to_model(draw(labels, g))
+        clean = picture_to_model(draw(labels, g, self.variety))
         noise = torch.randn(clean.shape, generator=g)
         # Stratified, then pushed to the middle by a logistic normal for half of the batch.
         u = torch.randperm(self.batch, generator=g) + torch.rand(self.batch, generator=g)
         u = u / self.batch
         normal = torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4))
-        sigma = torch.where(torch.arange(self.batch) % 16 < 8, torch.sigmoid(normal), u)
+        sigma = torch.where(
+            torch.arange(self.batch) % 16 < 8, torch.sigmoid(normal + self.sigma_mean), u
+        )
         s = sigma[:, None, None, None]
         drop = torch.rand(self.batch, generator=g) < self.dropout
         labels = torch.where(drop, len(PROMPTS), labels)
@@ -141,16 +131,19 @@ def save(model: nn.Module, path: Path, step: int) -> None:
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     model = build_model()
+    if args.init:
+        model.load_state_dict(load_file(args.init))
     print(f"parameters {sum(p.numel() for p in model.parameters()):,}", flush=True)
     average = copy.deepcopy(model).requires_grad_(False)
     forward = torch.compile(model) if args.compile else model
     opt = torch.optim.AdamW(
         model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
-    data = Data(args.batch, args.seed, args.dropout)
+    data = Data(args)
     pairs = list(zip(average.parameters(), model.parameters(), strict=True))
     begin, running = time.time(), 0.0
-    for step in range(args.steps):
+    last = min(args.steps, args.stop or args.steps)
+    for step in range(last):
         noisy, sigma, tokens, pooled, target = data.next()
         with torch.autocast("cpu", torch.bfloat16, enabled=args.autocast):
             output = forward(noisy, sigma, tokens, pooled)
@@ -174,7 +167,7 @@ def train(args: argparse.Namespace) -> None:
                 flush=True,
             )
             running = 0.0
-        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
+        if (step + 1) % args.save_every == 0 or step + 1 == last:
             save(average, args.output, step + 1)
             if args.checkpoints:
                 save(average, args.checkpoints / f"step_{step + 1:05d}.safetensors", step + 1)
@@ -182,10 +175,14 @@ def train(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--comfyui", default=os.environ.get("COMFYUI_PATH", "."))
+    add_host_argument(parser)
     parser.add_argument("--output", type=Path, default=MODEL_FILE)
     parser.add_argument("--checkpoints", type=Path, help="folder that keeps every checkpoint")
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--init", type=Path, help="go on from the weights of this checkpoint")
+    parser.add_argument("--variety", type=float, default=1.0, help="see shapes.draw")
+    parser.add_argument("--sigma-mean", type=float, default=0.0, help="of the logistic normal")
+    parser.add_argument("--stop", type=int, help="end after this step of the --steps schedule")
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--warmup", type=int, default=200)
@@ -198,6 +195,10 @@ def main() -> None:
     parser.add_argument("--save-every", type=int, default=500)
     args = parser.parse_args()
     import_host(args.comfyui)
+    import comfy.model_management
+
+    # Makes the host apply rotary embeddings by plain operations that autograd understands.
+    comfy.model_management.in_training = True
     train(args)
 
 
