@@ -9,121 +9,13 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from tiny_data import made
+from tiny_families import FLUX_CONFIG, POPULAR, TINY
 
-FLUX_CONFIG: dict[str, Any] = {
-    "in_channels": 16,
-    "out_channels": 16,
-    "vec_in_dim": 16,
-    "context_in_dim": 24,
-    "hidden_size": 32,
-    "mlp_ratio": 2.0,
-    "num_heads": 2,
-    "depth": 2,
-    "depth_single_blocks": 3,
-    "axes_dim": [4, 6, 6],
-    "theta": 10000,
-    "patch_size": 2,
-    "qkv_bias": True,
-    "txt_ids_dims": [],
-}
-
-
-@dataclass(frozen=True)
-class TinyModel:
-    """How to build one family small.
-
-    Parameters
-    ----------
-    config
-        Name of the host's class in ``comfy.supported_models``.
-    unet_config
-        Constructor arguments of the network.
-    latent
-        Shape of a latent without the batch, ``[C, …]``.
-    context
-        Width of the text conditioning; ``text_tokens`` is its length.
-    pooled
-        Width of the pooled conditioning, 0 for none.
-    """
-
-    config: str
-    unet_config: dict[str, Any]
-    latent: tuple[int, ...]
-    context: int = 24
-    text_tokens: int = 5
-    pooled: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
-
-
-TINY: dict[str, TinyModel] = {
-    "flux": TinyModel(
-        "Flux",
-        {"image_model": "flux", "guidance_embed": True, **FLUX_CONFIG},
-        (16, 8, 8),
-        pooled=16,
-    ),
-    "flux2": TinyModel(
-        "Flux2",
-        {
-            **FLUX_CONFIG,
-            "image_model": "flux2",
-            "guidance_embed": True,
-            "vec_in_dim": None,
-            "in_channels": 128,
-            "out_channels": 128,
-            "axes_dim": [4, 4, 4, 4],
-            "patch_size": 1,
-            "qkv_bias": False,
-            "ops_bias": False,
-            "global_modulation": True,
-            "mlp_silu_act": True,
-            "txt_ids_dims": [3],
-            "default_ref_method": "index",
-            "ref_index_scale": 10.0,
-        },
-        (128, 4, 4),
-    ),
-    "chroma": TinyModel(
-        "Chroma",
-        {
-            "image_model": "chroma",
-            **FLUX_CONFIG,
-            "in_channels": 64,
-            "out_channels": 64,
-            "vec_in_dim": None,
-            "in_dim": 64,
-            "out_dim": 32,
-            "hidden_dim": 32,
-            "n_layers": 2,
-        },
-        (16, 8, 8),
-    ),
-    "wan": TinyModel(
-        "WAN21_T2V",
-        {
-            "image_model": "wan2.1",
-            "model_type": "t2v",
-            "dim": 32,
-            "out_dim": 16,
-            "in_dim": 16,
-            "num_heads": 2,
-            "ffn_dim": 48,
-            "num_layers": 5,
-            "patch_size": (1, 2, 2),
-            "freq_dim": 16,
-            "text_dim": 24,
-            "window_size": (-1, -1),
-            "qk_norm": True,
-            "cross_attn_norm": True,
-            "eps": 1e-6,
-        },
-        (16, 3, 8, 8),
-    ),
-}
+__all__ = ["FLUX_CONFIG", "POPULAR", "TINY"]
 
 
 def randomize(network: torch.nn.Module, seed: int = 0) -> None:
@@ -140,18 +32,32 @@ def randomize(network: torch.nn.Module, seed: int = 0) -> None:
         parameter.data.copy_(value.to(parameter.dtype))
 
 
-def make_model(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
-    """A MODEL (ModelPatcher on the CPU) of one family."""
-    import comfy.model_patcher
+def bare_model(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
+    """The host's BaseModel of one family, with whatever weights the memory held."""
     import comfy.supported_models
 
     tiny = TINY[name]
     config = getattr(comfy.supported_models, tiny.config)(tiny.unet_config)
+    # Some classes of the host set sizes of their own; the tiny ones count.
+    config.unet_config.update(
+        (k, v) for k, v in tiny.unet_config.items() if k in config.unet_config
+    )
     arguments: dict[str, Any] = {}
     if "device" in inspect.signature(config.set_inference_dtype).parameters:
         arguments["device"] = torch.device("cpu")
     config.set_inference_dtype(dtype, None, **arguments)
-    model = config.get_model({}, "", device=torch.device("cpu"))
+    weights = made(tiny.weights, torch.Generator().manual_seed(seed))
+    model = config.get_model(weights, "", device=torch.device("cpu"))
+    if tiny.prepare is not None:
+        tiny.prepare(model.diffusion_model)
+    return model
+
+
+def make_model(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
+    """A MODEL (ModelPatcher on the CPU) of one family."""
+    import comfy.model_patcher
+
+    model = bare_model(name, dtype, seed)
     randomize(model.diffusion_model, seed)
     cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
@@ -161,10 +67,35 @@ def conditioning(name: str, seed: int) -> list[Any]:
     """A CONDITIONING of one prompt made of seeded noise."""
     tiny = TINY[name]
     generator = torch.Generator().manual_seed(seed)
-    options: dict[str, Any] = dict(tiny.extra)
+    options: dict[str, Any] = made(tiny.extra, generator)
     if tiny.pooled:
         options["pooled_output"] = torch.randn(1, tiny.pooled, generator=generator)
-    return [[torch.randn(1, tiny.text_tokens, tiny.context, generator=generator), options]]
+    width = tiny.context if isinstance(tiny.context, tuple) else (tiny.context,)
+    return [[torch.randn(1, tiny.text_tokens, *width, generator=generator), options]]
+
+
+def empty_latent(name: str, batch: int = 1, latent: tuple[Any, ...] | None = None) -> Any:
+    """Zeros ``[B, C, …]``; for a model of several latents in one, the host's nested tensor."""
+    shape = latent or TINY[name].latent
+    if not isinstance(shape[0], tuple):
+        return torch.zeros(batch, *shape)
+    from comfy.nested_tensor import NestedTensor
+
+    return NestedTensor([torch.zeros(batch, *part) for part in shape])
+
+
+def forget_earlier_runs(model: Any, name: str) -> None:
+    """Undo what the host itself leaves on the network of some families."""
+    before_run = TINY[name].before_run
+    if before_run is not None:
+        before_run(model.model.diffusion_model)
+
+
+def flat(samples: Any) -> torch.Tensor:
+    """Samples as one tensor, also where the host returns a nested one."""
+    if not getattr(samples, "is_nested", False):
+        return samples
+    return torch.cat([part.flatten(1) for part in samples.unbind()], dim=1)
 
 
 def sample(
@@ -175,7 +106,7 @@ def sample(
     sampler: str = "euler",
     seed: int = 0,
     batch: int = 1,
-    latent: tuple[int, ...] | None = None,
+    latent: tuple[Any, ...] | None = None,
     positive: list[Any] | None = None,
     negative: list[Any] | None = None,
     **options: Any,
@@ -183,10 +114,11 @@ def sample(
     """Sample as KSampler does; the latent ``[B, C, …]`` comes back."""
     import comfy.sample
 
+    forget_earlier_runs(model, name)
     with torch.inference_mode():
-        empty = torch.zeros(batch, *(latent or TINY[name].latent))
+        empty = empty_latent(name, batch, latent)
         noise = comfy.sample.prepare_noise(empty, seed)
-        return comfy.sample.sample(
+        samples = comfy.sample.sample(
             model,
             noise,
             steps,
@@ -200,6 +132,7 @@ def sample(
             seed=seed,
             **options,
         )
+        return flat(samples)
 
 
 def watch(model: Any, before: Callable[..., None]) -> Any:
@@ -288,6 +221,17 @@ def report_of(model: Any) -> Any:
     from dit_acceleration_pack.acceleration import host
 
     return host.last_report(model)
+
+
+def control_for(name: str) -> TinyControl:
+    """A ControlNet that adds seeded noise after every block where this family takes it."""
+    generator = torch.Generator().manual_seed(7)
+    return TinyControl(
+        {
+            where: [torch.randn(1, tokens, width, generator=generator) * 3 for _ in range(count)]
+            for where, (count, tokens, width) in TINY[name].control.items()
+        }
+    )
 
 
 def add_control(conditioned: list[Any], control: TinyControl) -> list[Any]:
