@@ -171,3 +171,57 @@ def test_calibrate_then_teacache_finds_it(tmp_path: Path, monkeypatch: pytest.Mo
     assert 0.2 <= report.skipped / 20 <= 0.6, "the recommended threshold skips about 40 %"
     other = tm.make_model("flux2", seed=5)
     assert host.calibrated_fit(other.model.diffusion_model) is None
+
+
+@pytest.mark.parametrize(("threshold", "cfg"), [(0.2, 1.0), (0.6, 1.0), (1.5, 3.0)])
+def test_the_same_evaluations_are_skipped_as_by_hand(threshold: float, cfg: float) -> None:
+    """The published recurrence on recorded inputs, written out here a second time."""
+    from dit_acceleration_pack.acceleration.families.flux import FAMILY
+
+    model = tm.make_model("flux")
+    inputs: list[torch.Tensor] = []
+    layer = model.model.diffusion_model.double_blocks[0].img_attn.qkv
+    layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0].double().clone()))
+    accelerated = attach(model, rel_l1_thresh=threshold, max_continuous_cached_steps=-1)
+    tm.sample(accelerated, "flux", steps=28, cfg=cfg)
+    a, b, c, d, e = FAMILY.fits[0].coefficients
+    skipped, total = [False], 0.0
+    for k in range(1, 28):
+        x = float((inputs[k] - inputs[k - 1]).abs().mean() / inputs[k - 1].abs().mean())
+        total += max(a * x**4 + b * x**3 + c * x**2 + d * x + e, 0.0)
+        skip = total < threshold and k < 27
+        total = total if skip else 0.0
+        skipped.append(skip)
+    assert [r.skipped for r in tm.report_of(accelerated).evaluations] == skipped
+    if threshold > 0.5:
+        assert any(skipped)
+
+
+def test_teacache_replaces_cache_dit_and_says_so() -> None:
+    chained = attach(tm.attach(tm.make_model("flux")), rel_l1_thresh=0.3)
+    tm.sample(chained, "flux")
+    report = tm.report_of(chained)
+    assert report.technique == "TeaCache"
+    assert any("replaced Cache-DiT" in notice for notice in report.notices)
+    back = tm.attach(chained)
+    tm.sample(back, "flux")
+    assert tm.report_of(back).technique == "Cache-DiT"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_cores_easycache_on_the_same_model(first: bool) -> None:
+    """Two caches on one model: ours stands back and says so."""
+    from comfy_extras.nodes_easycache import EasyCacheNode
+
+    def easy(model: Any) -> Any:
+        return EasyCacheNode.execute(model, 0.2, 0.15, 0.95, False).result[0]
+
+    def ours(model: Any) -> Any:
+        return tm.attach(model, residual_diff_threshold=0.9)
+
+    model = tm.make_model("flux", torch.bfloat16)
+    both = ours(easy(model)) if first else easy(ours(model))
+    alone = tm.sample(easy(tm.make_model("flux", torch.bfloat16)), "flux")
+    assert torch.equal(tm.sample(both, "flux"), alone)
+    report = tm.report_of(both)
+    assert report.skipped == 0 and "EasyCache" in report.sentence()
