@@ -64,7 +64,9 @@ class Results:
         )
         if hide:
             print(done.stdout.replace(hide, ""), end="", flush=True)
-        self.rows.append((title, done.returncode, time.monotonic() - started))
+        # A check that was killed has a negative status, which must not count as less than success.
+        status = done.returncode if done.returncode >= 0 else 128 - done.returncode
+        self.rows.append((title, status, time.monotonic() - started))
 
     def finish(self) -> int:
         say("")
