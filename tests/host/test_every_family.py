@@ -19,6 +19,8 @@ from tiny_families import NOT_COVERED, NOT_TRANSFORMERS
 
 from comfyui_environment import NEWEST
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:comfy.*")
+
 NEVER = {"residual_diff_threshold": 1e-12}
 
 SEVEN_STEPS = {"scm_compute_bins": "2,1,1", "scm_cache_bins": "1,2", "scm_policy": "static"}
@@ -250,6 +252,37 @@ def test_a_patch_between_blocks_counts_once(name: str, last: int) -> None:
     with_patch = check_hit(built, patched, last)
     without = check_hit(built, built.model, last)
     assert (without - with_patch).norm() / without.norm() > 1e-3, "the patch really acts"
+
+
+@pytest.mark.parametrize("name", ["qwen_image_edit", "flux_kontext", "z_image_omni"])
+def test_prompts_with_other_references_stay_apart(name: str) -> None:
+    """Positive and negative prompt with references of other number and size in one run."""
+    built = build(name)
+    negative = tm.conditioning(name, 2)
+    reference = negative[0][1]["reference_latents"][0]
+    negative[0][1]["reference_latents"] = [reference[..., :4]]
+    plain = built.sample(cfg=2.0, negative=negative)
+    never = tm.attach(built.model, **NEVER)
+    assert torch.equal(built.sample(never, cfg=2.0, negative=negative), plain)
+    accelerated = tm.attach(built.model, **SEVEN_STEPS)
+    quick = built.sample(accelerated, cfg=2.0, negative=negative)
+    report = tm.report_of(accelerated)
+    assert {e.branch for e in report.evaluations} == {"cond", "uncond"}
+    assert report.skipped == 2 * 3
+    assert quick.isfinite().all() and not torch.equal(quick, plain)
+
+
+def test_an_evaluation_that_fills_the_hosts_own_cache_is_never_skipped() -> None:
+    """HiDream O1 whose prompts do not fit into the host's cache: every layer makes keys anew."""
+    built = build("hidream_o1")
+    network = built.model.model.diffusion_model
+    forgetful = tm.watch(built.model, lambda *_: network.clear_kv_cache())
+    plain = built.sample(forgetful)
+    accelerated = tm.attach(forgetful, **SEVEN_STEPS)
+    assert torch.equal(built.sample(accelerated), plain)
+    report = tm.report_of(accelerated)
+    assert report.skipped == 0
+    assert all(len(entry["kv"]) == 4 for entry in network._kv_cache_entries)
 
 
 @pytest.mark.parametrize("name", REFUSED)
