@@ -97,6 +97,9 @@ class Calibrated:
 # this many times the last difference.
 MOST_PROGRESS = 8.0
 
+CHUNK = 1 << 22
+"""Elements per batch item that are brought to float32 at once for inner products."""
+
 
 class Trajectory:
     """Moves the residual along its last differences by the progress of the first blocks.
@@ -148,16 +151,28 @@ class Trajectory:
         return [t for _, s, streams in self._history for t in (s, *streams.values())]
 
 
+def _gram(vectors: list[torch.Tensor]) -> torch.Tensor:
+    """Inner products ``[B, n, n]`` of n tensors ``[B, …]`` in float32, chunk by chunk.
+
+    Whole float32 copies would be gigabytes for the hidden state of a long video.
+    """
+    batched = vectors[0].ndim > 2  # packed sequences [L, D] have no batch: one weight for all
+    flat = [(v if batched else v.unsqueeze(0)).flatten(1) for v in vectors]
+    n = len(flat)
+    total = flat[0].new_zeros((flat[0].shape[0], n, n), dtype=torch.float32)
+    for chunk in zip(*(f.split(CHUNK, dim=1) for f in flat), strict=True):
+        rows = torch.stack(chunk, dim=1).float()
+        total += rows @ rows.transpose(1, 2)
+    return total
+
+
 def _least_squares(target: torch.Tensor, steps: list[torch.Tensor]) -> list[torch.Tensor]:
     """Weights ``[B]`` of one or two steps whose combination comes nearest to the target.
 
-    All tensors are ``[B, …]``; computed per batch item in float32, without a synchronisation.
+    All tensors are ``[B, …]``; computed per batch item, without a synchronisation.
     """
-    batched = target.ndim > 2  # packed sequences [L, D] have no batch: one weight for all
-    flat = [(t if batched else t.unsqueeze(0)).flatten(1).float() for t in (target, *steps)]
-    goal, basis = flat[0], torch.stack(flat[1:], dim=1)  # [B, L·D], [B, k, L·D]
-    gram = basis @ basis.transpose(1, 2)  # [B, k, k]
-    right = (basis @ goal.unsqueeze(-1)).squeeze(-1)  # [B, k]
+    products = _gram([target, *steps])
+    gram, right = products[:, 1:, 1:], products[:, 0, 1:]
     tiny = torch.finfo(gram.dtype).tiny
     single = (right[:, 0] / gram[:, 0, 0].clamp_min(tiny)).clamp(-MOST_PROGRESS, MOST_PROGRESS)
     if len(steps) == 1:

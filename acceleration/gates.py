@@ -44,7 +44,7 @@ _gates: WeakKeyDictionary[torch.nn.Module, Gate] = WeakKeyDictionary()
 
 
 def _left_alone(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compiler.disable(function, recursive=False)  # type: ignore[no-any-return]
+    return torch.compiler.disable(function, recursive=False)
 
 
 @cache
@@ -56,7 +56,7 @@ def untraced_itself(function: Callable[..., Any]) -> Callable[..., Any]:
 @cache
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     """Keep the compiler out of a function and of everything it calls."""
-    return torch.compiler.disable(function)  # type: ignore[no-any-return]
+    return torch.compiler.disable(function)
 
 
 @contextmanager

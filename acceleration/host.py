@@ -65,7 +65,7 @@ class CachingAttachment:
             self.technique,
             Schedule.from_sigmas(sigmas.tolist()),
             sampler_name(sampler),
-            patcher.model.diffusion_model,
+            network_of(patcher),
             (window[0], window[1]),
             free_memory,
         )
@@ -85,14 +85,15 @@ class CachingAttachment:
         """APPLY_MODEL: ``(x, t, c_concat, c_crossattn, control, transformer_options, …)``."""
         options = kwargs.get("transformer_options", args[5] if len(args) > 5 else {})
         run: SamplingRun | None = options.get(KEY)
-        if run is None or "sigmas" not in options:
+        network = getattr(executor.class_obj, "diffusion_model", None)
+        if run is None or network is None or "sigmas" not in options:
             return executor(*args, **kwargs)
         x = args[0]
         control = kwargs.get("control", args[4] if len(args) > 4 else None)
         return run.evaluate(
             Call(
                 execute=lambda: executor(*args, **kwargs),
-                network=executor.class_obj.diffusion_model,
+                network=network,
                 sigma=options["sigmas"],
                 key=(id(executor.class_obj), *branch_key(x, options, control)),
                 label=branch_label(options),
