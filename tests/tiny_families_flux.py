@@ -124,7 +124,8 @@ FLUX: dict[str, TinyModel] = {
         extra={"reference_latents": [Noise((1, 16, 8, 12)), Noise((1, 16, 4, 4))]},
         control=IMAGE_CONTROL,
     ),
-    "flux2": TinyModel("Flux2", FLUX2_CONFIG, (128, 4, 4)),
+    # Older hosts want a pooled conditioning of every FLUX-like model.
+    "flux2": TinyModel("Flux2", FLUX2_CONFIG, (128, 4, 4), pooled=16),
     "flux2_reference": TinyModel(
         "Flux2", FLUX2_CONFIG, (128, 4, 4), extra={"reference_latents": [Noise((1, 128, 4, 6))]}
     ),
@@ -152,7 +153,7 @@ FLUX: dict[str, TinyModel] = {
         },
         (16, 8, 8),
     ),
-    "chroma": TinyModel("Chroma", CHROMA_CONFIG, (16, 8, 8), control=IMAGE_CONTROL),
+    "chroma": TinyModel("Chroma", CHROMA_CONFIG, (16, 8, 8), pooled=16, control=IMAGE_CONTROL),
     "chroma_radiance": TinyModel(
         "ChromaRadiance",
         {
