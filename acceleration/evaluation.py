@@ -11,14 +11,14 @@ Blocks and host write into hidden states in place, so every snapshot is a clone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 
-from .families import BlockStack
+from .families import BlockStack, SideBlocks
 from .families.base import HIDDEN_STATE, IMAGE, JOINED, TEXT, Family, Tap
 from .forecast import Streams
 from .gates import Handler, untraced, untraced_itself
@@ -106,11 +106,18 @@ class Evaluation:
         return self.skipped and not self.returned
 
     def gates_for(
-        self, blocks: list[tuple[BlockStack, torch.nn.Module]]
+        self,
+        blocks: list[tuple[BlockStack, torch.nn.Module]],
+        idle: Sequence[tuple[SideBlocks, torch.nn.Module]] = (),
     ) -> list[tuple[torch.nn.Module, Handler]]:
-        """A handler for every block that takes part; blocks that merely run get none."""
+        """A handler for every block that takes part; blocks that merely run get none.
+
+        ``idle`` are the side blocks that need not run on a skipped evaluation.
+        """
         plan = self._plan
         chosen: list[tuple[torch.nn.Module, Handler]] = []
+        for side, block in idle:
+            chosen.append((block, partial(untraced_itself(_run_side), self, side)))
         if plan.first == 0 and self._tap.module is not None:
             chosen.append((self._tap.module, self._tap_handler(self._tap)))
         for index, (stack, block) in enumerate(blocks[: plan.last + 1]):
@@ -241,6 +248,18 @@ def _run_middle(
     if evaluation._restored is None:
         return original(*args, **kwargs)
     return hand_through(stack, args, kwargs)
+
+
+def _run_side(
+    evaluation: Evaluation,
+    side: SideBlocks,
+    original: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    if evaluation._restored is None:
+        return original(*args, **kwargs)
+    return side.skip(args, kwargs)
 
 
 def _run_last(

@@ -229,7 +229,9 @@ class SamplingRun:
             return branch.forecast.predict(position, signal) if decision.reuse else None
 
         evaluation = Evaluation(target.plan, decide, _tap_point(target, call.network))
-        with installed(evaluation.gates_for(target.info.structure.blocks(call.network))):
+        structure = target.info.structure
+        idle = structure.idle_blocks(call.network, target.plan.last)
+        with installed(evaluation.gates_for(structure.blocks(call.network), idle)):
             output = call.execute()
         if evaluation.lost:
             return self._recompute(call)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from .base import Arg, BlockStack, Family, Structure, Tap, TeaCacheFit
+from .base import Arg, BlockStack, Family, SideBlocks, Structure, Tap, TeaCacheFit
 from .registry import FAMILIES, describe
 
-__all__ = ["FAMILIES", "Arg", "BlockStack", "Family", "Structure", "Tap", "TeaCacheFit", "describe"]
+__all__ = [
+    "FAMILIES",
+    "Arg",
+    "BlockStack",
+    "Family",
+    "SideBlocks",
+    "Structure",
+    "Tap",
+    "TeaCacheFit",
+    "describe",
+]

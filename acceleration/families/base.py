@@ -100,6 +100,28 @@ class BlockStack:
         return torch.cat(parts, dim=1)
 
 
+@dataclass(frozen=True)
+class SideBlocks:
+    """Blocks beside the main ones, whose results are added between those.
+
+    On a skipped evaluation nothing of theirs is read, so they need not run either.
+
+    Parameters
+    ----------
+    path
+        Where they are, as in a ``BlockStack``.
+    skip
+        Given ``(args, kwargs)`` of a call: something to return that the caller can add.
+    last_fed
+        Given the network, the index of the last main block after which something is added; all
+        must lie before the last skippable block.
+    """
+
+    path: str
+    skip: Callable[[tuple[Any, ...], dict[str, Any]], Any]
+    last_fed: Callable[[Any], int]
+
+
 class Tap(NamedTuple):
     """Where TeaCache reads its input: what goes into or comes out of a submodule.
 
@@ -181,6 +203,8 @@ class Family:
         Why this family cannot be cached at all, or empty.
     models
         What people call the models of this family, for the table in the README.
+    side
+        Blocks beside the main ones.
     tap
         TeaCache's input; None takes the hidden state before the first block.
     fits
@@ -197,6 +221,7 @@ class Family:
     last_blocks_need_all: bool = False
     refused: str = ""
     models: str = ""
+    side: tuple[SideBlocks, ...] = ()
     tap: Tap | None = None
     fits: tuple[TeaCacheFit, ...] = ()
     choose_fit: Callable[[Any], str | None] | None = None
@@ -228,6 +253,16 @@ class Structure:
             (stack, block)
             for stack in self.family.stacks
             for block in blocks_at(network, stack.path)
+        ]
+
+    def idle_blocks(self, network: Any, last: int) -> list[tuple[SideBlocks, torch.nn.Module]]:
+        """Side blocks that need not run when main blocks up to ``last`` are skipped."""
+        plain = getattr(network, "_orig_mod", network)
+        return [
+            (side, block)
+            for side in self.family.side
+            if side.last_fed(plain) < last
+            for block in blocks_at(network, side.path)
         ]
 
     def tapped_module(self, network: Any, tap: Tap) -> torch.nn.Module | None:

@@ -154,3 +154,33 @@ def test_a_patch_on_the_block_sees_the_block() -> None:
     accelerated = tm.attach(model, residual_diff_threshold=0.9)
     tm.sample(accelerated, "flux", steps=8)
     assert seen == [1] * 8 and tm.report_of(accelerated).skipped > 0
+
+
+@pytest.mark.parametrize(("first", "last", "idle"), [(1, 0, True), (2, 0, True), (1, 2, False)])
+def test_side_blocks_rest_on_skipped_evaluations(first: int, last: int, idle: bool) -> None:
+    """VACE blocks that only feed skipped blocks need not run; the picture is the same."""
+    model = tm.make_model("wan_vace")
+    network = model.model.diffusion_model
+    calls = [0]
+
+    def count(*_: Any) -> None:
+        calls[0] += 1
+
+    for block in network.vace_blocks:
+        block.ffn.register_forward_hook(count)
+    accelerated = tm.attach(
+        model,
+        Fn_compute_blocks=first,
+        Bn_compute_blocks=last,
+        scm_compute_bins="1,1",
+        scm_cache_bins="1",
+    )
+    positive = tm.conditioning("wan_vace", 1)
+    plain = twice_the_same(model, "wan_vace", positive)
+    each = calls[0] // 3
+    calls[0] = 0
+    quick = twice_the_same(accelerated, "wan_vace", positive)
+    assert tm.report_of(accelerated).skipped == 1
+    assert (quick - plain).norm() / plain.norm() < 1e-5
+    before_decision = sum(i < first - 1 for i in network.vace_layers_mapping)
+    assert calls[0] == 2 * each + (before_decision if idle else each)

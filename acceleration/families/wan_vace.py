@@ -1,0 +1,21 @@
+"""Wan VACE: side blocks read the control video and add to the hidden state between main blocks."""
+
+from dataclasses import replace
+
+from . import wan
+from .base import SideBlocks
+
+FAMILY = replace(
+    wan.FAMILY,
+    name="Wan VACE",
+    classes=("comfy.ldm.wan.model.VaceWanModel",),
+    side=(
+        SideBlocks(
+            "vace_blocks",
+            # A side block returns what is added to the hidden state, and its own stream.
+            skip=lambda args, kwargs: (0.0, args[0]),
+            last_fed=lambda network: max(network.vace_layers_mapping),
+        ),
+    ),
+    models="Wan 2.1 VACE, Wan 2.2 VACE",
+)
