@@ -322,10 +322,19 @@ def _take_decision(evaluation: Evaluation, stack: BlockStack, output: Any) -> No
     before = evaluation._before
     if before is None:
         return
-    streams = evaluation.split(stack, output)
-    evaluation.signal = torch.sub(streams[IMAGE], before, out=before)
     evaluation._before = None
+    streams = evaluation.split(stack, output)
+    if streams[IMAGE].shape != before.shape:
+        return  # the first blocks change the number of tokens: nothing to compare
+    evaluation.signal = _difference(streams[IMAGE], before)
     _apply_decision(evaluation, streams)
+
+
+def _difference(value: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    """``value - base``, in the memory of ``base`` (a clone of ours) where it fits."""
+    if value.dtype != base.dtype:
+        return value - base
+    return torch.sub(value, base, out=base)
 
 
 def _apply_decision(evaluation: Evaluation, streams: Streams) -> None:
@@ -346,12 +355,12 @@ def _capture(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
     base = evaluation._base
     if base is None:
         return
-    streams = evaluation.split(stack, output)
-    evaluation.output = streams[IMAGE]
-    evaluation.residual = {
-        name: torch.sub(value, base[name], out=base[name]) for name, value in streams.items()
-    }
     evaluation._base = None
+    streams = evaluation.split(stack, output)
+    if any(streams[name].shape != base[name].shape for name in base):
+        return  # the skippable blocks change the number of tokens: no residual
+    evaluation.output = streams[IMAGE]
+    evaluation.residual = {name: _difference(streams[name], base[name]) for name in base}
 
 
 def _restore(

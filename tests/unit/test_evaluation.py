@@ -155,3 +155,17 @@ def test_streams_of_a_joined_stack() -> None:
     assert learn.residual is not None and set(learn.residual) == {"image"}
     assert learn.residual["image"].shape == (1, 3, 1)
     assert torch.equal(run(Evaluation(BlockPlan(1, 2), reuse(learn.residual))), expected)
+
+
+def test_blocks_that_change_the_number_of_tokens_give_no_residual() -> None:
+    class Drop(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, 1:]
+
+    blocks = [(STACK, Add(1.0)), (STACK, Drop()), (STACK, Add(2.0))]
+    evaluation = Evaluation(BlockPlan(1, 2), compute)
+    with installed(evaluation.gates_for(blocks)):
+        x = torch.zeros(1, 3, 1)
+        for _, block in blocks:
+            x = block(x)
+    assert x.shape == (1, 2, 1) and evaluation.residual is None and not evaluation.lost
