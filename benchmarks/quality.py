@@ -2,9 +2,10 @@
 
 Every setting is sampled for every prompt and seed and compared with the full run of the same
 noise: evaluations computed, PSNR of the latents (peak: range of the full run's latent; mean of dB)
-and SSIM of the decoded pictures. Speed is measured in pairs, a full and an accelerated run one
-right after the other: `seconds` is the median of the accelerated runs, `speedup` the median of the
-pairs' ratios. Plain sampling with fewer steps is measured in the same way, as the honest rival.
+and SSIM of the decoded pictures. Speed is measured in rounds over all settings, each accelerated
+run paired with the full run just before or after it: `seconds` is the median of the accelerated
+runs, `speedup` the median of the pairs' ratios. Plain sampling with fewer steps is measured in the
+same way, as the honest rival.
 """
 
 from __future__ import annotations
@@ -86,8 +87,10 @@ class Bench:
 
     Parameters
     ----------
+    runs
+        Prompts and seeds to sample.
     pairs
-        How many of the prompts are used to measure speed.
+        How many pairs of runs are timed for each setting.
     """
 
     demo: harness.Demo
@@ -107,21 +110,19 @@ class Bench:
         return self.full[key]
 
     def measure(self, setting: Setting, sampler: str, cfg: float) -> dict[str, Any]:
-        """The row of one setting."""
+        """The whole row of one setting."""
+        row = self.quality(setting, sampler, cfg)
+        return row | self.speeds([setting], sampler, cfg)[0]
+
+    def quality(self, setting: Setting, sampler: str, cfg: float) -> dict[str, Any]:
+        """The row of one setting, without times."""
         baseline = self.baseline(sampler, cfg)
         steps = setting.steps or self.steps
-        model = self.demo.model
-        accelerated = model if setting.steps else harness.accelerate(model, **setting.inputs)
+        accelerated = self.accelerated(setting)
         samples: list[harness.Sample] = []
-        ratios: list[float] = []
         counts: list[tuple[int, int]] = []
         for prompt, seed in self.runs:
-            timed = len(samples) < self.pairs
-            if timed:
-                fresh = self.demo.sample(model, prompt, seed, cfg, self.steps, sampler).seconds
             samples.append(self.demo.sample(accelerated, prompt, seed, cfg, steps, sampler))
-            if timed:
-                ratios.append(fresh / samples[-1].seconds)
             counts.append(self.count(accelerated, setting, samples[-1]))
         pairs = list(zip(baseline, samples, strict=True))
         row = {
@@ -133,12 +134,45 @@ class Bench:
             "steps": steps,
             "evaluations": statistics.fmean(total for total, _ in counts),
             "computed": statistics.fmean(computed for _, computed in counts),
-            "seconds": statistics.median(s.seconds for s in samples[: self.pairs]),
-            "speedup": statistics.median(ratios),
             "psnr": statistics.fmean(harness.psnr(b.latent, s.latent) for b, s in pairs),
             "ssim": statistics.fmean(self.similarity(b, s) for b, s in pairs),
         }
         return harness.rounded(row)
+
+    def speeds(
+        self, settings: Sequence[Setting], sampler: str, cfg: float
+    ) -> list[dict[str, float]]:
+        """Times of every setting: each run is paired with the full run just before or after it."""
+        models = [self.accelerated(setting) for setting in settings]
+        times: list[list[tuple[float, float]]] = [[] for _ in settings]
+        for index in range(self.pairs):
+            run = self.runs[index % len(self.runs)]
+            for begin in range(0, len(settings), 2):
+                chunk = range(begin, min(begin + 2, len(settings)))
+                # The full run comes first, in the middle, last, … of the runs it is paired with.
+                order = sorted([(-1.0, -1), *((float(i), i) for i in chunk)])
+                order.insert(index % len(order), order.pop(0))
+                seconds = {}
+                for _, i in order:
+                    model = self.demo.model if i < 0 else models[i]
+                    steps = self.steps if i < 0 else settings[i].steps or self.steps
+                    seconds[i] = self.demo.sample(model, *run, cfg, steps, sampler).seconds
+                for i in chunk:
+                    times[i].append((seconds[-1], seconds[i]))
+        return [
+            harness.rounded(
+                {
+                    "seconds": statistics.median(quick for _, quick in pairs),
+                    "speedup": statistics.median(full / quick for full, quick in pairs),
+                }
+            )
+            for pairs in times
+        ]
+
+    def accelerated(self, setting: Setting) -> Any:
+        """The model that a setting samples with."""
+        model = self.demo.model
+        return model if setting.steps else harness.accelerate(model, **setting.inputs)
 
     @staticmethod
     def count(model: Any, setting: Setting, sample: harness.Sample) -> tuple[int, int]:
@@ -157,10 +191,11 @@ def show(row: Mapping[str, Any]) -> str:
     name = row["decision"]
     if not name.startswith(PLAIN):
         name += f", {row['forecast']}"
+    times = f"{row['seconds']:7.3f} s {row['speedup']:5.2f}x " if "speedup" in row else ""
     return (
         f"{row['sampler']:<16} {row['cfg']:3g} {name:<32} "
         f"{row['computed']:5.1f} of {row['evaluations']:3g} "
-        f"{row['seconds']:7.3f} s {row['speedup']:5.2f}x {row['psnr']:6.1f} dB {row['ssim']:.4f}"
+        f"{times}{row['psnr']:6.1f} dB {row['ssim']:.4f}"
     )
 
 
@@ -171,6 +206,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 3.0], help="default: 1 3")
     parser.add_argument("--steps", type=int, default=28, help="default: %(default)s")
     parser.add_argument("--pairs", type=int, default=5, help="timed pairs a row: %(default)s")
+    parser.add_argument(
+        "--part",
+        choices=("both", "quality", "speed"),
+        default="both",
+        help="quality may be measured on a busy machine, and speed added later",
+    )
     parser.add_argument(
         "--only",
         nargs="+",
@@ -202,16 +243,17 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         "pairs": options.pairs,
         "rows": [],
     }
-    if options.resume and options.output.exists():
-        data = json.loads(options.output.read_text(encoding="utf-8"))
-    rows = data["rows"]
+    if (options.resume or options.part == "speed") and options.output.exists():
+        before = json.loads(options.output.read_text(encoding="utf-8"))
+        # Times belong to the machine's state now, the rest to the earlier run.
+        data |= {key: before[key] for key in ("prompts", "seeds", "rows")}
     demo = harness.Demo()
-    prompts = demo.prompts[: options.prompts]
-    runs = [(p, FIRST_SEED + s) for s in range(options.seeds) for p in prompts]
+    prompts = demo.prompts[: data["prompts"]]
+    runs = [(p, FIRST_SEED + s) for s in range(data["seeds"]) for p in prompts]
     bench = Bench(demo, runs, options.steps, options.pairs)
     for sampler in options.samplers:
         for cfg in options.cfg:
-            measure_all(bench, rows, sampler, cfg, options)
+            measure_all(bench, data["rows"], sampler, cfg, options)
             harness.write(options.output, data)
     return 0
 
@@ -223,21 +265,32 @@ def measure_all(
     cfg: float,
     options: argparse.Namespace,
 ) -> None:
-    """Append every row that is missing, in the order of the table."""
-
-    def here() -> list[dict[str, Any]]:
-        return [r for r in rows if (r["sampler"], r["cfg"]) == (sampler, cfg)]
-
-    done = {(r["decision"], r["forecast"]) for r in here()}
+    """Append every row that is missing, in the order of the table, and the times."""
     for model in (bench.demo.model, harness.accelerate(bench.demo.model)):
-        bench.demo.sample(model, *bench.runs[0], cfg, 4, sampler)  # warms up
-    # Which plain runs there are follows from the default settings' row.
-    for plain in (False, True):
-        for setting in chosen(here(), options.only):
-            missing = (setting.decision, setting.forecast) not in done
-            if missing and bool(setting.steps) == plain:
-                rows.append(bench.measure(setting, sampler, cfg))
-                say(show(rows[-1]))
+        bench.demo.sample(model, *bench.runs[0], cfg, 6, sampler)  # warms up
+
+    def here() -> dict[tuple[str, str], dict[str, Any]]:
+        same = (r for r in rows if (r["sampler"], r["cfg"]) == (sampler, cfg))
+        return {(r["decision"], r["forecast"]): r for r in same}
+
+    def key(setting: Setting) -> tuple[str, str]:
+        return (setting.decision, setting.forecast)
+
+    if options.part != "speed":
+        # Which plain runs there are follows from the default settings' row.
+        for plain in (False, True):
+            for setting in chosen([*here().values()], options.only):
+                if bool(setting.steps) == plain and key(setting) not in here():
+                    rows.append(bench.quality(setting, sampler, cfg))
+                    say(show(rows[-1]))
+    if options.part != "quality":
+        found = here()
+        settings = [s for s in chosen([*found.values()], options.only) if key(s) in found]
+        if options.resume:
+            settings = [s for s in settings if "speedup" not in found[key(s)]]
+        for setting, times in zip(settings, bench.speeds(settings, sampler, cfg), strict=True):
+            found[key(setting)].update(times)
+            say(show(found[key(setting)]))
 
 
 if __name__ == "__main__":
