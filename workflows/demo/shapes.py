@@ -92,7 +92,12 @@ PROMPTS: tuple[str, ...] = tuple(_CATALOGUE)
 _COLOURS = torch.tensor([colour for colour, _ in _CATALOGUE.values()])
 
 
-def draw(labels: torch.Tensor, generator: torch.Generator, variety: float = 1.0) -> torch.Tensor:
+def draw(
+    labels: torch.Tensor,
+    generator: torch.Generator,
+    variety: float = 1.0,
+    backdrop: float = 1.0,
+) -> torch.Tensor:
     """Draw one random picture of each label.
 
     Parameters
@@ -104,6 +109,8 @@ def draw(labels: torch.Tensor, generator: torch.Generator, variety: float = 1.0)
     variety : float
         How much pictures of one prompt differ: at 1 shapes lie anywhere inside the picture, at 0
         in the middle, all of one size and upright; backgrounds differ at least half as much.
+    backdrop : float
+        How many times stronger the brightness, slope and tint of backgrounds vary.
 
     Returns
     -------
@@ -135,7 +142,8 @@ def draw(labels: torch.Tensor, generator: torch.Generator, variety: float = 1.0)
 
     level = 0.10 * lum + 0.06 * (slope_x * grid_x + slope_y * grid_y)
     tint = torch.stack([0.05 * warm, 0.03 * u, 0.05 * v], dim=1)
-    background = 0.24 + (0.5 + 0.5 * variety) * (level[:, None] + tint)
+    amount = backdrop * (0.5 + 0.5 * variety)
+    background = 0.24 + 0.02 * (backdrop - 1) + amount * (level[:, None] + tint)
     colour = _COLOURS[labels][:, :, None, None]
     return (background * (1 - cover) + colour * cover).clamp(0, 1)
 

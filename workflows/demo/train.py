@@ -84,7 +84,8 @@ class Data:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.batch, self.dropout = args.batch, args.dropout
-        self.variety, self.sigma_mean = args.variety, args.sigma_mean
+        self.variety, self.backdrop = args.variety, args.backdrop
+        self.sigma_mean = args.sigma_mean
         self.generator = torch.Generator().manual_seed(args.seed)
         texts = [text_embedding(prompt) for prompt in (*PROMPTS, UNCONDITIONAL)]
         self.tokens = torch.cat([tokens for tokens, _ in texts])
@@ -94,7 +95,7 @@ class Data:
         g = self.generator
         # Every prompt equally often in every batch: less noisy gradients than random labels.
         labels = torch.arange(self.batch) % len(PROMPTS)
-        clean = picture_to_model(draw(labels, g, self.variety))
+        clean = picture_to_model(draw(labels, g, self.variety, self.backdrop))
         noise = torch.randn(clean.shape, generator=g)
         # Stratified, then pushed to the middle by a logistic normal for half of the batch.
         u = torch.randperm(self.batch, generator=g) + torch.rand(self.batch, generator=g)
@@ -180,6 +181,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, help="folder that keeps every checkpoint")
     parser.add_argument("--init", type=Path, help="go on from the weights of this checkpoint")
     parser.add_argument("--variety", type=float, default=1.0, help="see shapes.draw")
+    parser.add_argument("--backdrop", type=float, default=1.0, help="see shapes.draw")
     parser.add_argument("--sigma-mean", type=float, default=0.0, help="of the logistic normal")
     parser.add_argument("--stop", type=int, help="end after this step of the --steps schedule")
     parser.add_argument("--steps", type=int, default=4000)
