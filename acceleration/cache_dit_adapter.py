@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .errors import AccelerationError, MissingPackageError
@@ -86,6 +87,18 @@ def make_calibrator(kind: str, order: int) -> Any:
     return calibrators.Calibrator(config)
 
 
+@cache
+def _without_compiler_guards(manager: type) -> Any:
+    """The library's manager with its methods called directly.
+
+    Each of its small methods keeps torch.compile out by a wrapper of its own, some thirty of them
+    a decision. Our gates keep the compiler out of the whole decision already.
+    """
+    names = [n for n, m in vars(manager).items() if hasattr(m, "_torchdynamo_orig_callable")]
+    plain = {n: vars(manager)[n]._torchdynamo_orig_callable for n in names}
+    return type(manager.__name__, (manager,), plain)
+
+
 class DecisionEngine:
     """cache-dit's decisions for the branches of one sampling run on one device.
 
@@ -94,7 +107,8 @@ class DecisionEngine:
 
     def __init__(self, settings: CacheDiTSettings, mask: list[int] | None) -> None:
         _, contexts = _library()
-        self._manager = contexts.CachedContextManager("dit_acceleration", persistent_context=True)
+        manager = _without_compiler_guards(contexts.CachedContextManager)
+        self._manager = manager("dit_acceleration", persistent_context=True)
         self._config = contexts.DBCacheConfig(
             Fn_compute_blocks=settings.Fn_compute_blocks,
             Bn_compute_blocks=settings.Bn_compute_blocks,
