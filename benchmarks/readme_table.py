@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 FILES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 SAMPLER, DEFAULT = "euler", "R 0.24 MC 3"
+# Tables that other scripts write.
+ELSEWHERE = ("families",)
 NONE = "–"
 
 Rows = Sequence[Mapping[str, Any]]
@@ -112,7 +114,7 @@ def quality_full() -> str:
         forecast = NONE if is_plain(row["decision"]) else FORECASTS.get(row["forecast"], "DMD")
         lines.append(
             [row["decision"], forecast, row["sampler"], f"{row['cfg']:g}"]
-            + [format(row[key], form) for key, form in keys.items()]
+            + [format(row[key], form) if key in row else NONE for key, form in keys.items()]
         )
     return f"{markdown(columns, lines, texts=3)}\n\n{machine(data)}"
 
@@ -150,6 +152,8 @@ def filled(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
         When a marker names no table or is not closed.
     """
     for name in re.findall(r"<!-- table:([\w-]+) -->", text):
+        if name in ELSEWHERE:
+            continue
         begin, end = f"<!-- table:{name} -->", f"<!-- /table:{name} -->"
         if name not in tables:
             raise ValueError(f"{begin} names no table; choose of {', '.join(tables)}.")
