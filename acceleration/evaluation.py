@@ -120,7 +120,13 @@ class Evaluation:
             chosen.append((block, partial(untraced_itself(_run_side), self, side)))
         if plan.first == 0 and self._tap.module is not None:
             chosen.append((self._tap.module, self._tap_handler(self._tap)))
+        shared: dict[str, Handler] = {}
         for index, (stack, block) in enumerate(blocks[: plan.last + 1]):
+            if max(plan.first, 1) <= index < plan.last:
+                if stack.path not in shared:
+                    shared[stack.path] = self._middle(stack)
+                chosen.append((block, shared[stack.path]))
+                continue
             handler = self._handler(index, stack)
             if handler is not None:
                 chosen.append((block, handler))
@@ -139,7 +145,7 @@ class Evaluation:
         if index < plan.first:
             enters, decides = index == 0, index == plan.first - 1
             return self._first(stack, enters, decides) if enters or decides else None
-        return self._last(stack) if index == plan.last else self._middle(stack)
+        return self._last(stack)
 
     def _first(self, stack: BlockStack, enters: bool, decides: bool) -> Handler:
         enter = untraced(_enter) if enters else None

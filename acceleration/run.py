@@ -252,7 +252,6 @@ class SamplingRun:
         branch.shape = evaluation.hidden_shape
         branch.policy.computed(branch.name, step, evaluation.signal, evaluation.output)
         branch.forecast.update(position, evaluation.residual, evaluation.signal)
-        self._note_memory()
 
     def _blocked(self, branch: Branch, shape: torch.Size, must_run: bool) -> str | None:
         if must_run:
@@ -291,13 +290,19 @@ class SamplingRun:
 
     def _drop_abandoned(self, position: float) -> None:
         """Forget branches whose residual is too old to be used, such as windows that moved on."""
-        for key, branch in list(self._branches.items()):
-            policy = branch.policy
-            if policy is None or branch.position is None:
-                continue
-            if position - branch.position > policy.max_age + 1:
-                policy.forget(branch.name)
-                del self._branches[key]
+        old = [
+            key
+            for key, branch in self._branches.items()
+            if branch.policy is not None
+            and branch.position is not None
+            and position - branch.position > branch.policy.max_age + 1
+        ]
+        if old:
+            self._note_memory()
+        for key in old:
+            branch = self._branches.pop(key)
+            assert branch.policy is not None
+            branch.policy.forget(branch.name)
 
     def _new_forecast(self) -> Forecast:
         technique = self._technique
@@ -317,6 +322,7 @@ class SamplingRun:
         return "after end_percent" if sigma < lowest else None
 
     def _note_memory(self) -> None:
+        # What is held grows until a branch is dropped: looking then and at the end is enough.
         with self._lock:
             held = [t for b in list(self._branches.values()) for t in b.forecast.tensors()]
             for policy in self._policies.values():
@@ -332,6 +338,7 @@ class SamplingRun:
         if self._began is not None:
             report.seconds = time.perf_counter() - self._began
         report.outcome = "finished" if finished else "interrupted"
+        self._note_memory()
         report.residual_placement = self._store.placement
         report.residual_peak_bytes = self._store.peak_bytes
         if report.skipped < 0.15 * max(len(report.evaluations), 1):
