@@ -6,8 +6,8 @@ low-noise model for the rest (here the same weights in two MODELs). PSNR is take
 (peak: range of the full run's latent; mean of dB). `plain_psnr` is what plain sampling reaches with
 as many steps as the setting computed, between two step counts by linear interpolation.
 
-`--part quality` may run on a busy machine; `--part speed` times pairs of a full and an accelerated
-run and adds `seconds` (median of the accelerated runs) and `speedup` (median ratio of the pairs).
+`--part quality` may run on a busy machine; `--part speed --resume` then times pairs of a full and
+an accelerated run and adds `seconds` (median of the accelerated runs) and `speedup` (median ratio).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import importlib
 import itertools
 import json
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -220,26 +219,24 @@ def measure(
     bench: Bench,
     settings: Sequence[Setting],
     rows: list[dict[str, Any]],
+    graph: str,
+    cfg: float,
     options: argparse.Namespace,
 ) -> None:
-    """Make the rows, or add times to the ones that are there."""
-    for graph in options.graphs:
-        for cfg in options.cfg:
-            bench.demo.sample_parts(bench.parts(graph), *bench.runs[0], cfg, 4)  # warms up
-            for setting in settings:
-                here = [r for r in rows if (r["graph"], r["cfg"]) == (graph, cfg)]
-                key = (setting.technique, setting.decision, setting.forecast)
-                row = next(
-                    (r for r in here if (r["technique"], r["decision"], r["forecast"]) == key), None
-                )
-                if row is None:
-                    row = bench.quality(setting, graph, cfg)
-                    if not setting.is_plain:
-                        row["plain_psnr"] = plain_psnr(here, row["computed"])
-                    rows.append(row)
-                if options.part != "quality":
-                    row |= bench.speed(setting, graph, cfg, options.pairs)
-                say(show(row))
+    """Make the rows of one graph, or add times to the ones that are there."""
+    bench.demo.sample_parts(bench.parts(graph), *bench.runs[0], cfg, 4)  # warms up
+    for setting in settings:
+        here = [r for r in rows if (r["graph"], r["cfg"]) == (graph, cfg)]
+        key = (setting.technique, setting.decision, setting.forecast)
+        known = [r for r in here if (r["technique"], r["decision"], r["forecast"]) == key]
+        row = known[0] if known else bench.quality(setting, graph, cfg)
+        if not known:
+            if not setting.is_plain:
+                row["plain_psnr"] = plain_psnr(here, row["computed"])
+            rows.append(row)
+        if options.part != "quality":
+            row |= bench.speed(setting, graph, cfg, options.pairs)
+        say(show(row))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -250,6 +247,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--graphs", nargs="+", default=list(GRAPHS), choices=GRAPHS)
     parser.add_argument("--pairs", type=int, default=5, help="timed pairs a row: %(default)s")
     parser.add_argument("--part", choices=("both", "quality", "speed"), default="both")
+    parser.add_argument("--resume", action="store_true", help="add to the rows of the output file")
     parser.add_argument("--output", type=Path, default=harness.RESULTS / "video.json")
 
 
@@ -267,16 +265,14 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         "calibration": {"r2": round(calibration.r2, 4), "points": calibration.points},
         "rows": [],
     }
-    if options.part == "speed":
-        if not options.output.exists():
-            sys.exit(f"{options.output} is missing: run --part quality first")
+    if options.resume and options.output.exists():
         before = json.loads(options.output.read_text(encoding="utf-8"))
-        # Times belong to the machine's state now, the rest to the earlier run.
-        data |= {key: before[key] for key in ("seeds", "prompts", "calibration", "rows")}
-    measure(
-        Bench(demo, runs, calibration.fit), list(all_settings(calibration)), data["rows"], options
-    )
-    harness.write(options.output, data)
+        data |= {key: before[key] for key in ("prompts", "seeds", "calibration", "rows")}
+    bench, settings = Bench(demo, runs, calibration.fit), list(all_settings(calibration))
+    for graph in options.graphs:
+        for cfg in options.cfg:
+            measure(bench, settings, data["rows"], graph, cfg, options)
+            harness.write(options.output, data)
     return 0
 
 

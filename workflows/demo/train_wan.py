@@ -10,6 +10,7 @@ import argparse
 import copy
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -102,15 +103,56 @@ class Data:
         return (1 - s) * clean + s * noise, sigma * TIMESTEPS, tokens, noise - clean
 
 
-def make_optimizers(model: nn.Module, args: argparse.Namespace) -> list[torch.optim.Optimizer]:
+class Muon:
+    """Momentum made orthogonal (Jordan et al. 2024), all matrices of one shape at a time.
+
+    Learns faster than AdamW here; one small matrix after the other would take half of a step.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
+        self.param_groups = [{"lr": lr}]
+        self.momentum, self.weight_decay = 0.95, 0.01
+        shapes: dict[torch.Size, list[nn.Parameter]] = {}
+        for parameter in parameters:
+            shapes.setdefault(parameter.shape, []).append(parameter)
+        self.alike = [(same, torch.zeros(len(same), *shape)) for shape, same in shapes.items()]
+
+    @staticmethod
+    def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+        """Bring the singular values of [N, R, C] near one by five Newton-Schulz iterations."""
+        x = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
+        x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16().contiguous()
+        for _ in range(5):
+            gram = x @ x.mT
+            x = torch.baddbmm(
+                x, torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315), x, beta=3.4445
+            )
+        return (x if matrices.shape[1] <= matrices.shape[2] else x.mT).float()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        lr = self.param_groups[0]["lr"]
+        for parameters, average in self.alike:
+            gradient = torch.stack([p.grad for p in parameters])
+            average.lerp_(gradient, 1 - self.momentum)
+            update = self.orthogonal(gradient.lerp(average, self.momentum))
+            scale = max(1.0, update.shape[1] / update.shape[2]) ** 0.5
+            torch._foreach_mul_(parameters, 1 - lr * self.weight_decay)
+            torch._foreach_add_(parameters, list(update.unbind()), alpha=-lr * scale)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for parameters, _ in self.alike:
+            for parameter in parameters:
+                parameter.grad = None
+
+
+def make_optimizers(model: nn.Module, args: argparse.Namespace) -> list[Any]:
     """Muon for the blocks' matrices when asked for, AdamW for everything else."""
     hidden = [p for p in model.blocks.parameters() if args.muon and p.ndim == 2]
     ids = {id(p) for p in hidden}
     rest = [p for p in model.parameters() if id(p) not in ids]
     adam = torch.optim.AdamW(rest, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    if not hidden:
-        return [adam]
-    return [adam, torch.optim.Muon(hidden, lr=args.muon, weight_decay=0.01)]
+    return [adam, Muon(hidden, args.muon)] if hidden else [adam]
 
 
 def train(args: argparse.Namespace) -> None:
