@@ -38,7 +38,20 @@ def _require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     _require(value in allowed, f"{name} is {value!r}: choose one of {', '.join(allowed)}.")
 
 
-def _require_window(start: float, end: float) -> None:
+def _check_shared(settings: CacheDiTSettings | TeaCacheSettings) -> None:
+    """Check the fields that every caching technique has."""
+    _require(
+        settings.max_continuous_cached_steps >= -1,
+        f"max_continuous_cached_steps is {settings.max_continuous_cached_steps}: it must be -1 "
+        "(no limit), 0 (never skip) or a number of steps.",
+    )
+    _require_choice("calibrator", settings.calibrator, CALIBRATORS)
+    _require(
+        settings.taylorseer_order in (1, 2),
+        f"taylorseer_order is {settings.taylorseer_order}: choose 1 or 2.",
+    )
+    _require_choice("residual_device", settings.residual_device, RESIDUAL_DEVICES)
+    start, end = settings.start_percent, settings.end_percent
     _require(
         0.0 <= start < end <= 1.0,
         f"start_percent is {start:g} and end_percent {end:g}: start must be below end, and both "
@@ -71,18 +84,7 @@ class TeaCacheSettings:
             f"rel_l1_thresh is {self.rel_l1_thresh:g}: it must be 0 (recommended for this model) "
             "or more; higher skips more.",
         )
-        _require(
-            self.max_continuous_cached_steps >= -1,
-            f"max_continuous_cached_steps is {self.max_continuous_cached_steps}: it must be -1 "
-            "(no limit), 0 (never skip) or a number of steps.",
-        )
-        _require_choice("calibrator", self.calibrator, CALIBRATORS)
-        _require(
-            self.taylorseer_order in (1, 2),
-            f"taylorseer_order is {self.taylorseer_order}: choose 1 or 2.",
-        )
-        _require_choice("residual_device", self.residual_device, RESIDUAL_DEVICES)
-        _require_window(self.start_percent, self.end_percent)
+        _check_shared(self)
         _require(
             self.coefficients != "custom" or bool(self.polynomial),
             "coefficients is 'custom' and custom_coefficients is empty: give numbers separated by "
@@ -155,20 +157,9 @@ class CacheDiTSettings:
             f"residual_diff_threshold is {self.residual_diff_threshold:g}: it must be at least 0 "
             "(never skip) and below 1; 0.08 is careful, 0.24 the default, 0.4 aggressive.",
         )
-        _require(
-            self.max_continuous_cached_steps >= -1,
-            f"max_continuous_cached_steps is {self.max_continuous_cached_steps}: it must be -1 "
-            "(no limit), 0 (never skip) or a number of steps.",
-        )
-        _require_choice("calibrator", self.calibrator, CALIBRATORS)
-        _require(
-            self.taylorseer_order in (1, 2),
-            f"taylorseer_order is {self.taylorseer_order}: choose 1 or 2.",
-        )
         _require_choice("scm_preset", self.scm_preset, SCM_PRESETS)
         _require_choice("scm_policy", self.scm_policy, SCM_POLICIES)
-        _require_choice("residual_device", self.residual_device, RESIDUAL_DEVICES)
-        _require_window(self.start_percent, self.end_percent)
+        _check_shared(self)
         self._check_bins()
 
     def _check_bins(self) -> None:
@@ -194,11 +185,6 @@ class CacheDiTSettings:
     def cache_bins(self) -> tuple[int, ...]:
         """Lengths of the runs of cached steps between them, in order."""
         return parse_bins(self.scm_cache_bins, "scm_cache_bins")
-
-    @property
-    def uses_mask(self) -> bool:
-        """Whether a step computation mask is asked for."""
-        return self.scm_preset != "none" or bool(self.compute_bins)
 
     @classmethod
     def from_cache_config(cls, config: Mapping[str, Any]) -> CacheDiTSettings:

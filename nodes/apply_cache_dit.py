@@ -10,11 +10,11 @@ from ..acceleration import host
 from ..acceleration.policies.cache_dit import CacheDiT
 from ..acceleration.settings import (
     CALIBRATORS,
-    RESIDUAL_DEVICES,
     SCM_POLICIES,
     SCM_PRESETS,
     CacheDiTSettings,
 )
+from .shared_inputs import window_inputs
 
 CATEGORY = "model/acceleration"
 
@@ -40,7 +40,7 @@ class ApplyCacheDiT(io.ComfyNode):
                 *_threshold_inputs(default),
                 *_forecast_inputs(default),
                 *_mask_inputs(default),
-                *_window_inputs(default),
+                *window_inputs(default),
             ],
             outputs=[io.Model.Output(tooltip="The same model, sampling with Cache-DiT.")],
         )
@@ -162,41 +162,5 @@ def _mask_inputs(default: CacheDiTSettings) -> list[Any]:
             default=default.scm_cache_bins,
             advanced=True,
             tooltip="Own plan: lengths of the cached runs in between, such as 3,4,4.",
-        ),
-    ]
-
-
-def _window_inputs(default: CacheDiTSettings) -> list[Any]:
-    return [
-        io.Float.Input(
-            "start_percent",
-            optional=True,
-            default=default.start_percent,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            advanced=True,
-            tooltip="Skipping begins at this part of the noise range. Raise it to keep the "
-            "composition exact.",
-        ),
-        io.Float.Input(
-            "end_percent",
-            optional=True,
-            default=default.end_percent,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            advanced=True,
-            tooltip="Skipping ends at this part of the noise range. Lower it to keep fine detail "
-            "exact.",
-        ),
-        io.Combo.Input(
-            "residual_device",
-            optional=True,
-            options=list(RESIDUAL_DEVICES),
-            default=default.residual_device,
-            advanced=True,
-            tooltip="Where remembered tensors live. auto: on the GPU while there is room. cpu "
-            "saves VRAM and costs a little time.",
         ),
     ]

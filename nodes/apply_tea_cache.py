@@ -8,7 +8,8 @@ from comfy_api.latest import io
 
 from ..acceleration import host
 from ..acceleration.policies.tea_cache import TeaCache, published_fits
-from ..acceleration.settings import CALIBRATORS, RESIDUAL_DEVICES, TeaCacheSettings
+from ..acceleration.settings import CALIBRATORS, TeaCacheSettings
+from .shared_inputs import window_inputs
 
 
 class ApplyTeaCache(io.ComfyNode):
@@ -30,7 +31,7 @@ class ApplyTeaCache(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="A diffusion transformer such as FLUX or Wan."),
                 *_threshold_inputs(default),
-                *_place_inputs(default),
+                *window_inputs(default),
             ],
             outputs=[io.Model.Output(tooltip="The same model, sampling with TeaCache.")],
         )
@@ -95,41 +96,5 @@ def _threshold_inputs(default: TeaCacheSettings) -> list[Any]:
             max=2,
             advanced=True,
             tooltip="How many past differences taylorseer and trajectory use.",
-        ),
-    ]
-
-
-def _place_inputs(default: TeaCacheSettings) -> list[Any]:
-    return [
-        io.Float.Input(
-            "start_percent",
-            optional=True,
-            default=default.start_percent,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            advanced=True,
-            tooltip="Skipping begins at this part of the noise range. Raise it to keep the "
-            "composition exact.",
-        ),
-        io.Float.Input(
-            "end_percent",
-            optional=True,
-            default=default.end_percent,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            advanced=True,
-            tooltip="Skipping ends at this part of the noise range. Lower it to keep fine detail "
-            "exact.",
-        ),
-        io.Combo.Input(
-            "residual_device",
-            optional=True,
-            options=list(RESIDUAL_DEVICES),
-            default=default.residual_device,
-            advanced=True,
-            tooltip="Where remembered tensors live. auto: on the GPU while there is room. cpu "
-            "saves VRAM and costs a little time.",
         ),
     ]

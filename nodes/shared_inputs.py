@@ -1,0 +1,46 @@
+"""Inputs that every caching node has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..acceleration.settings import RESIDUAL_DEVICES, CacheDiTSettings, TeaCacheSettings
+
+
+def window_inputs(default: CacheDiTSettings | TeaCacheSettings) -> list[Any]:
+    """Where in the noise range skipping happens, and where tensors live."""
+    return [
+        io.Float.Input(
+            "start_percent",
+            optional=True,
+            default=default.start_percent,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            advanced=True,
+            tooltip="Skipping begins at this part of the noise range. Raise it to keep the "
+            "composition exact.",
+        ),
+        io.Float.Input(
+            "end_percent",
+            optional=True,
+            default=default.end_percent,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            advanced=True,
+            tooltip="Skipping ends at this part of the noise range. Lower it to keep fine detail "
+            "exact.",
+        ),
+        io.Combo.Input(
+            "residual_device",
+            optional=True,
+            options=list(RESIDUAL_DEVICES),
+            default=default.residual_device,
+            advanced=True,
+            tooltip="Where remembered tensors live. auto: on the GPU while there is room. cpu "
+            "saves VRAM and costs a little time.",
+        ),
+    ]
