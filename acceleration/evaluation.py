@@ -176,7 +176,7 @@ class Evaluation:
         return self._tokens[TEXT], self._tokens[IMAGE]
 
 
-# The compiler stays out of the three handlers themselves, so that what differs from block to block
+# The compiler stays out of the handlers themselves, so that what differs from block to block
 # and from evaluation to evaluation never makes it compile them again, but it enters the block's
 # own forward, `original`. What they call beside that is kept out with all that it calls.
 
