@@ -51,10 +51,24 @@ class AccelerationReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, after: Any) -> io.NodeOutput:
-        report = host.last_report(model)
-        if report is None:
-            text = NO_ACCELERATION if not host.is_accelerated(model) else NOT_SAMPLED
-            data = "{}"
+        levers = host.levers_of(model)
+        reports = {
+            key: lever.last_report for key, lever in levers.items() if lever.last_report is not None
+        }
+        if reports:
+            text = "\n\n".join(report.text() for report in reports.values())
         else:
-            text, data = report.text(), json.dumps(report.as_dict())
+            text = NOT_SAMPLED if levers else NO_ACCELERATION
+        data = json.dumps(_as_dict(reports))
         return io.NodeOutput(after, text, data, ui={"text": [text, data]})
+
+
+def _as_dict(reports: dict[str, host.LeverReport]) -> dict[str, Any]:
+    """The caching report's fields, and every other lever's under the last part of its key."""
+    found: dict[str, Any] = {}
+    for key, report in reports.items():
+        if key == host.KEY:
+            found |= report.as_dict()
+        else:
+            found[key.rpartition(".")[2]] = report.as_dict()
+    return found

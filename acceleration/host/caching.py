@@ -1,41 +1,47 @@
-"""The only room that imports ComfyUI: its patch points, its model objects, its memory."""
+"""Caching techniques on a MODEL: the host's wrappers around a sampling run and its evaluations."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Hashable
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from .calibration import Calibration
-from .errors import AccelerationError
-from .families import Structure, TeaCacheFit, describe
-from .policies import Technique
-from .report import RunReport
-from .run import Call, SamplingRun
-from .schedule import Schedule
+from ..policies import Technique
+from ..report import RunReport
+from ..run import Call, SamplingRun
+from ..schedule import Schedule
+from .levers import lever_of, put, require_model
+from .model import free_memory, network_of, sampler_name, structure_of
 
 log = logging.getLogger("dit_acceleration")
 
 KEY = "dit_acceleration"
-"""Key of our wrappers, attachment and entry in ``transformer_options``."""
+"""Key of the caching lever and of its run in ``transformer_options``."""
 
 
 class CachingAttachment:
-    """A technique attached to a MODEL. Holds settings and the last report, never tensors.
-
-    Its two methods are the host's wrappers: one opens and closes the sampling run, the other runs
-    every model call through it. The run travels in the run's own ``transformer_options``.
-    """
+    """The caching lever. The run travels in the run's own ``transformer_options``."""
 
     def __init__(self, technique: Technique, replaced: str | None) -> None:
         self.technique = technique
         self.replaced = replaced
         self.last_report: RunReport | None = None
+
+    @property
+    def name(self) -> str:
+        """The technique's name."""
+        return self.technique.name
+
+    def wrappers(self) -> list[tuple[str, Callable[..., Any]]]:
+        """One opens and closes the sampling run, the other runs every model call through it."""
+        from comfy.patcher_extension import WrappersMP
+
+        return [
+            (WrappersMP.OUTER_SAMPLE, self.outer_sample),
+            (WrappersMP.APPLY_MODEL, self.apply_model),
+        ]
 
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE: ``(noise, latent_image, sampler, sigmas, …)``."""
@@ -141,30 +147,6 @@ def branch_label(options: dict[str, Any]) -> str:
     return label
 
 
-def sampler_name(sampler: Any) -> str:
-    """Short name of a SAMPLER, such as ``"euler_ancestral"``."""
-    function = getattr(sampler, "sampler_function", None)
-    name = getattr(function, "__name__", None) or type(sampler).__name__
-    return str(name).removeprefix("sample_")
-
-
-def free_memory(device: torch.device) -> int:
-    """Free bytes of a device, as the host counts them."""
-    import comfy.model_management
-
-    return int(comfy.model_management.get_free_memory(device))
-
-
-def network_of(model: Any) -> Any:
-    """The network inside a MODEL, or None."""
-    return getattr(getattr(model, "model", None), "diffusion_model", None)
-
-
-def structure_of(model: Any) -> Structure | None:
-    """The block structure of a MODEL, or None when it is not a transformer known here."""
-    return describe(network_of(model))
-
-
 def attach(model: Any, technique: Technique) -> Any:
     """A clone of a MODEL that samples with a caching technique.
 
@@ -175,12 +157,7 @@ def attach(model: Any, technique: Technique) -> Any:
     AccelerationError
         When the input is no MODEL, or the settings cannot work on it.
     """
-    from comfy.patcher_extension import WrappersMP
-
-    if not hasattr(model, "add_wrapper_with_key"):
-        raise AccelerationError(
-            f"{technique.name} needs a MODEL, got {type(model).__name__}: connect a model loader."
-        )
+    require_model(model, technique.name)
     structure = structure_of(model)
     if structure is not None:
         technique.check(structure)
@@ -191,92 +168,14 @@ def attach(model: Any, technique: Technique) -> Any:
             technique.name,
             type(network_of(model)).__name__,
         )
-    earlier: CachingAttachment | None = model.get_attachment(KEY)
-    replaced = earlier.technique.name if earlier is not None else None
+    earlier = lever_of(model, KEY)
+    replaced = earlier.name if earlier is not None else None
     if replaced:
         log.info("%s replaces %s on this model.", technique.name, replaced)
-    attachment = CachingAttachment(technique, replaced)
-    patched = model.clone()
-    wrappers: tuple[tuple[str, Callable[..., Any]], ...] = (
-        (WrappersMP.OUTER_SAMPLE, attachment.outer_sample),
-        (WrappersMP.APPLY_MODEL, attachment.apply_model),
-    )
-    for kind, wrapper in wrappers:
-        patched.remove_wrappers_with_key(kind, KEY)
-        patched.add_wrapper_with_key(kind, KEY, wrapper)
-    patched.set_attachments(KEY, attachment)
-    return patched
+    return put(model, KEY, CachingAttachment(technique, replaced))
 
 
 def last_report(model: Any) -> RunReport | None:
-    """The report of the last finished run of a MODEL or of a clone of it."""
-    attachment: CachingAttachment | None = model.get_attachment(KEY)
-    return attachment.last_report if attachment is not None else None
-
-
-def is_accelerated(model: Any) -> bool:
-    """Whether a caching technique is attached to a MODEL."""
-    return model.get_attachment(KEY) is not None
-
-
-# -------------------------------------------------------------------- calibrations on disk
-
-
-def checkpoint_identity(network: Any) -> str:
-    """A fingerprint of a network's weights that LoRA does not change.
-
-    Only vectors (norms, biases) are looked at: few LoRA formats touch them, they are small, and
-    training always moves them.
-    """
-    network = getattr(network, "_orig_mod", network)
-    digest = hashlib.sha256(f"{type(network).__module__}.{type(network).__qualname__}".encode())
-    vectors = sorted((n, p) for n, p in network.named_parameters() if p.ndim == 1)
-    for name, parameter in vectors[:: max(len(vectors) // 32, 1)]:
-        values = parameter.detach()[:64].float().cpu().numpy()
-        digest.update(f"{name}{tuple(parameter.shape)}".encode() + values.tobytes())
-    return digest.hexdigest()[:24]
-
-
-def calibration_file(identity: str) -> Path:
-    """Where the calibration of a checkpoint is kept, in the host's user folder."""
-    import folder_paths
-
-    return (
-        Path(folder_paths.get_user_directory()) / "dit_acceleration" / f"teacache_{identity}.json"
-    )
-
-
-def save_calibration(calibration: Calibration) -> Path:
-    """Write a calibration; a half-written file never takes the place of a whole one."""
-    path = calibration_file(calibration.identity)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(calibration.as_dict(), indent=1), encoding="utf-8")
-    part.replace(path)
-    return path
-
-
-def calibrated_fit(network: Any) -> TeaCacheFit | None:
-    """What Calibrate TeaCache stored for this network, or None."""
-    path = calibration_file(checkpoint_identity(network))
-    if not path.exists():
-        return None
-    try:
-        return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8"))).fit()
-    except (AccelerationError, json.JSONDecodeError, KeyError) as error:
-        log.warning("The TeaCache calibration %s is ignored: %s", path.name, error)
-        return None
-
-
-def sample(model: Any, **arguments: Any) -> Any:
-    """Sample as the host's KSampler does; see ``nodes.common_ksampler`` for the arguments."""
-    import nodes as host_nodes
-
-    return host_nodes.common_ksampler(model, **arguments)
-
-
-def sampler_choices() -> tuple[list[str], list[str]]:
-    """Names of the host's samplers and schedulers."""
-    import comfy.samplers
-
-    return list(comfy.samplers.SAMPLER_NAMES), list(comfy.samplers.SCHEDULER_NAMES)
+    """The caching report of the last finished run of a MODEL or of a clone of it."""
+    lever = lever_of(model, KEY)
+    return lever.last_report if isinstance(lever, CachingAttachment) else None

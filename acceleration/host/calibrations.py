@@ -1,0 +1,61 @@
+"""Calibrations kept in the host's user folder, by the identity of a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from ..calibration import Calibration
+from ..errors import AccelerationError
+from ..families import TeaCacheFit
+
+log = logging.getLogger("dit_acceleration")
+
+
+def checkpoint_identity(network: Any) -> str:
+    """A fingerprint of a network's weights that LoRA does not change.
+
+    Only vectors (norms, biases) are looked at: few LoRA formats touch them, they are small, and
+    training always moves them.
+    """
+    network = getattr(network, "_orig_mod", network)
+    digest = hashlib.sha256(f"{type(network).__module__}.{type(network).__qualname__}".encode())
+    vectors = sorted((n, p) for n, p in network.named_parameters() if p.ndim == 1)
+    for name, parameter in vectors[:: max(len(vectors) // 32, 1)]:
+        values = parameter.detach()[:64].float().cpu().numpy()
+        digest.update(f"{name}{tuple(parameter.shape)}".encode() + values.tobytes())
+    return digest.hexdigest()[:24]
+
+
+def calibration_file(identity: str) -> Path:
+    """Where the calibration of a checkpoint is kept, in the host's user folder."""
+    import folder_paths
+
+    return (
+        Path(folder_paths.get_user_directory()) / "dit_acceleration" / f"teacache_{identity}.json"
+    )
+
+
+def save_calibration(calibration: Calibration) -> Path:
+    """Write a calibration; a half-written file never takes the place of a whole one."""
+    path = calibration_file(calibration.identity)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(calibration.as_dict(), indent=1), encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def calibrated_fit(network: Any) -> TeaCacheFit | None:
+    """What Calibrate TeaCache stored for this network, or None."""
+    path = calibration_file(checkpoint_identity(network))
+    if not path.exists():
+        return None
+    try:
+        return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8"))).fit()
+    except (AccelerationError, json.JSONDecodeError, KeyError) as error:
+        log.warning("The TeaCache calibration %s is ignored: %s", path.name, error)
+        return None

@@ -1,0 +1,86 @@
+"""Levers on a MODEL: what one of our nodes put there, found again by its key.
+
+A lever is the host's attachment and its wrappers under one key. A second lever with the same key
+takes the place of the first; levers with different keys compose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..errors import AccelerationError
+
+PREFIX = "dit_acceleration"
+"""Every key of ours begins with this."""
+
+
+class LeverReport(Protocol):
+    """What a lever did in its last run, as plain data without tensors."""
+
+    def sentence(self) -> str:
+        """What was gained, or why nothing was."""
+        ...
+
+    def text(self) -> str:
+        """A few lines for people, the sentence first."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as JSON-ready data."""
+        ...
+
+
+class Lever(Protocol):
+    """Holds settings and the last report, never tensors."""
+
+    @property
+    def name(self) -> str:
+        """Name for people, such as "Cache-DiT"."""
+        ...
+
+    @property
+    def last_report(self) -> LeverReport | None:
+        """The report of the last finished run, None before it."""
+        ...
+
+    def wrappers(self) -> list[tuple[str, Callable[..., Any]]]:
+        """The host's wrapper kinds (``WrappersMP``) and our functions for them."""
+        ...
+
+
+def require_model(model: Any, name: str) -> None:
+    """Raise AccelerationError when the input of the lever ``name`` is no MODEL."""
+    if not hasattr(model, "add_wrapper_with_key"):
+        raise AccelerationError(
+            f"{name} needs a MODEL, got {type(model).__name__}: connect a model loader."
+        )
+
+
+def put(model: Any, key: str, lever: Lever) -> Any:
+    """A clone of a MODEL with a lever, in the place of one of the same key."""
+    require_model(model, lever.name)
+    from comfy.patcher_extension import WrappersMP
+
+    patched = model.clone()
+    for kind in (v for k, v in vars(WrappersMP).items() if k.isupper()):
+        patched.remove_wrappers_with_key(kind, key)
+    for kind, wrapper in lever.wrappers():
+        patched.add_wrapper_with_key(kind, key, wrapper)
+    patched.set_attachments(key, lever)
+    return patched
+
+
+def lever_of(model: Any, key: str) -> Lever | None:
+    """The lever with this key on a MODEL, or None."""
+    lever: Lever | None = model.get_attachment(key)
+    return lever
+
+
+def levers_of(model: Any) -> dict[str, Lever]:
+    """Every lever of ours on a MODEL, by key, in the order of attaching."""
+    return {
+        key: lever
+        for key, lever in getattr(model, "attachments", {}).items()
+        if key == PREFIX or str(key).startswith(PREFIX + ".")
+    }

@@ -1,0 +1,47 @@
+"""What the engine asks of the host's MODEL, samplers and memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..families import Structure, describe
+
+
+def sampler_name(sampler: Any) -> str:
+    """Short name of a SAMPLER, such as ``"euler_ancestral"``."""
+    function = getattr(sampler, "sampler_function", None)
+    name = getattr(function, "__name__", None) or type(sampler).__name__
+    return str(name).removeprefix("sample_")
+
+
+def free_memory(device: torch.device) -> int:
+    """Free bytes of a device, as the host counts them."""
+    import comfy.model_management
+
+    return int(comfy.model_management.get_free_memory(device))
+
+
+def network_of(model: Any) -> Any:
+    """The network inside a MODEL, or None."""
+    return getattr(getattr(model, "model", None), "diffusion_model", None)
+
+
+def structure_of(model: Any) -> Structure | None:
+    """The block structure of a MODEL, or None when it is not a transformer known here."""
+    return describe(network_of(model))
+
+
+def sample(model: Any, **arguments: Any) -> Any:
+    """Sample as the host's KSampler does; see ``nodes.common_ksampler`` for the arguments."""
+    import nodes as host_nodes
+
+    return host_nodes.common_ksampler(model, **arguments)
+
+
+def sampler_choices() -> tuple[list[str], list[str]]:
+    """Names of the host's samplers and schedulers."""
+    import comfy.samplers
+
+    return list(comfy.samplers.SAMPLER_NAMES), list(comfy.samplers.SCHEDULER_NAMES)
