@@ -28,6 +28,11 @@ class Forecast(Protocol):
         """Whether a residual is known."""
         ...
 
+    @property
+    def extrapolates(self) -> bool:
+        """Whether enough is known for a prediction to differ from the last residual."""
+        ...
+
     def update(self, position: float, residual: Streams, signal: torch.Tensor) -> None:
         """Learn a computed residual (tensors owned by the callee from now on)."""
         ...
@@ -54,6 +59,10 @@ class Hold:
     def ready(self) -> bool:
         return bool(self._residual)
 
+    @property
+    def extrapolates(self) -> bool:
+        return False
+
     def update(self, position: float, residual: Streams, signal: torch.Tensor) -> None:
         self._residual = {name: self._store.put(value) for name, value in residual.items()}
 
@@ -71,13 +80,19 @@ class Calibrated:
         self._store = store
         self._kind, self._order = kind, order
         self._streams: dict[str, CalibratedStream] = {}
+        self._seen = 0
         self.tensors_kept = {"taylorseer": 3 + 2 * order, "foca": 5, "dmd": 11}[kind]
 
     @property
     def ready(self) -> bool:
         return bool(self._streams)
 
+    @property
+    def extrapolates(self) -> bool:
+        return self._seen > 1
+
     def update(self, position: float, residual: Streams, signal: torch.Tensor) -> None:
+        self._seen += 1
         for name, value in residual.items():
             if name not in self._streams:
                 self._streams[name] = CalibratedStream(self._kind, self._order)
@@ -119,6 +134,10 @@ class Trajectory:
     @property
     def ready(self) -> bool:
         return bool(self._history)
+
+    @property
+    def extrapolates(self) -> bool:
+        return len(self._history) > 1
 
     def update(self, position: float, residual: Streams, signal: torch.Tensor) -> None:
         if self._history and self._history[-1][0] == position:

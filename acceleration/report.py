@@ -22,6 +22,8 @@ class EvaluationRecord:
     diff: float | None
     """Measured relative change, None where none was needed."""
     seconds: float
+    forecast: bool = False
+    """Whether a skipped evaluation got more than the last residual as it was."""
 
 
 @dataclass
@@ -74,8 +76,9 @@ class RunReport:
 
     def seconds_saved(self) -> float | None:
         """Measured time of the skipped evaluations against the mean computed one."""
-        computed = [e.seconds for e in self.evaluations[1:] if not e.skipped]
-        skipped = [e.seconds for e in self.evaluations if e.skipped]
+        # While a run goes on the newest evaluations have no time yet.
+        computed = [e.seconds for e in self.evaluations[1:] if not e.skipped and e.seconds]
+        skipped = [e.seconds for e in self.evaluations if e.skipped and e.seconds]
         if not computed or not skipped:
             return None
         return len(skipped) * sum(computed) / len(computed) - sum(skipped)
@@ -85,10 +88,13 @@ class RunReport:
         total = len(self.evaluations)
         if not total:
             return f"{self.technique}: no model evaluation was seen."
+        text = f"{self.technique}: "
+        if self.outcome == "interrupted":
+            text += f"stopped in step {self.steps_begun} of {self.steps}; "
         if not self.skipped:
             why = self.explanation or "; ".join(self.notices) or "every change was too large"
-            return f"{self.technique}: nothing skipped in {total} evaluations: {why}."
-        text = f"{self.technique}: skipped {self.skipped} of {total} evaluations"
+            return f"{text}nothing skipped in {total} evaluations: {why}."
+        text += f"skipped {self.skipped} of {total} evaluations"
         saved = self.seconds_saved()
         if saved is not None:
             text += f", about {saved:.2g} s of {self.seconds + saved:.2g} s saved"

@@ -20,6 +20,7 @@ from .evaluation import BlockPlan, Evaluation, TapPoint
 from .families import Structure, Tap, describe
 from .forecast import Forecast, Streams, make_forecast
 from .gates import installed
+from .live import Guarded, Listener
 from .policies import Policy, RunInfo, Technique
 from .probing import probe
 from .report import EvaluationRecord, RunReport
@@ -29,6 +30,9 @@ from .timing import Span
 
 # Branches that a run is expected to have, for the memory plan: positive and negative prompt.
 EXPECTED_BRANCHES = 2
+
+# Below this share of skipped evaluations the report says why there are not more.
+WORTH_EXPLAINING = 0.4
 
 Outcome = tuple[bool, str, "float | None"]
 """Skipped or not, why, and the measured change."""
@@ -89,6 +93,8 @@ class SamplingRun:
         Highest and lowest sigma between which skipping is allowed.
     free_memory
         Free bytes of a device.
+    listener
+        Is told of every evaluation and of the end.
 
     Raises
     ------
@@ -104,7 +110,9 @@ class SamplingRun:
         network: Any,
         sigma_window: tuple[float, float],
         free_memory: Callable[[torch.device], int],
+        listener: Listener | None = None,
     ) -> None:
+        self._listener = Guarded(listener)
         self.report = RunReport(technique.name, technique.describe(), sampler=sampler)
         self.report.steps = schedule.steps
         self._technique = technique
@@ -187,10 +195,14 @@ class SamplingRun:
         step = self._schedule.step_of(position)
         output, outcome = self._run(call, branch, position, step, sigma)
         skipped, reason, diff = outcome
-        record = EvaluationRecord(step, position, sigma, branch.label, skipped, reason, diff, 0.0)
+        forecast = skipped and branch.forecast.extrapolates
+        record = EvaluationRecord(
+            step, position, sigma, branch.label, skipped, reason, diff, 0.0, forecast
+        )
         with self._lock:
             self.report.evaluations.append(record)
             self._spans.append((record, span.stop()))
+            self._listener.evaluated(record, self._look)
         return output
 
     def _run(
@@ -329,6 +341,21 @@ class SamplingRun:
                 held += policy.tensors()
             self._store.note_bytes(bytes_of(held))
 
+    def _look(self) -> RunReport:
+        """The report with the times that are known by now, for the listener."""
+        report = self.report
+        for record, span in self._spans:
+            record.seconds = record.seconds or span.seconds_if_over() or 0.0
+        if self._began is not None:
+            report.seconds = time.perf_counter() - self._began
+        self._note_memory()
+        self._tell_memory()
+        return report
+
+    def _tell_memory(self) -> None:
+        self.report.residual_placement = self._store.placement
+        self.report.residual_peak_bytes = self._store.peak_bytes
+
     def close(self, finished: bool) -> RunReport:
         """Free everything and return the finished report."""
         report = self.report
@@ -339,9 +366,8 @@ class SamplingRun:
             report.seconds = time.perf_counter() - self._began
         report.outcome = "finished" if finished else "interrupted"
         self._note_memory()
-        report.residual_placement = self._store.placement
-        report.residual_peak_bytes = self._store.peak_bytes
-        if report.skipped < 0.15 * max(len(report.evaluations), 1):
+        self._tell_memory()
+        if report.skipped < WORTH_EXPLAINING * max(len(report.evaluations), 1):
             reasons = [policy.explain(report) for policy in self._policies.values()]
             report.explanation = next((reason for reason in reasons if reason), "")
         for policy in self._policies.values():
@@ -349,6 +375,7 @@ class SamplingRun:
         for held in (self._policies, self._branches, self._targets):
             held.clear()
         self._sigma = (None, 0.0)
+        self._listener.ended(report)
         return report
 
 

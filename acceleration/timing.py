@@ -33,6 +33,12 @@ class Span:
         self._seconds = time.perf_counter() - self._began
         return self
 
+    def seconds_if_over(self) -> float | None:
+        """Length in seconds, or None while the device is still at it. Never waits."""
+        if self._events is not None and not self._events[1].query():
+            return None
+        return self.seconds()
+
     def seconds(self) -> float:
         """Length in seconds. On CUDA this waits for the work: read it after the run."""
         if self._events is None:

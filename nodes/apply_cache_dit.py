@@ -14,7 +14,7 @@ from ..acceleration.settings import (
     SCM_PRESETS,
     CacheDiTSettings,
 )
-from .shared_inputs import window_inputs
+from .shared_inputs import node_id, window_inputs
 
 CATEGORY = "model/acceleration"
 
@@ -43,11 +43,13 @@ class ApplyCacheDiT(io.ComfyNode):
                 *window_inputs(default),
             ],
             outputs=[io.Model.Output(tooltip="The same model, sampling with Cache-DiT.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, model: Any, **settings: Any) -> io.NodeOutput:
-        return io.NodeOutput(host.attach(model, CacheDiT(CacheDiTSettings(**settings))))
+        technique = CacheDiT(CacheDiTSettings(**settings))
+        return io.NodeOutput(host.attach(model, technique, node_id(cls)))
 
 
 def _threshold_inputs(default: CacheDiTSettings) -> list[Any]:

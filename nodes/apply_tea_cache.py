@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..acceleration import host
 from ..acceleration.policies.tea_cache import TeaCache, published_fits
 from ..acceleration.settings import CALIBRATORS, TeaCacheSettings
-from .shared_inputs import window_inputs
+from .shared_inputs import node_id, window_inputs
 
 
 class ApplyTeaCache(io.ComfyNode):
@@ -34,12 +34,13 @@ class ApplyTeaCache(io.ComfyNode):
                 *window_inputs(default),
             ],
             outputs=[io.Model.Output(tooltip="The same model, sampling with TeaCache.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, model: Any, **settings: Any) -> io.NodeOutput:
         technique = TeaCache(TeaCacheSettings(**settings), host.calibrated_fit)
-        return io.NodeOutput(host.attach(model, technique))
+        return io.NodeOutput(host.attach(model, technique, node_id(cls)))
 
 
 def _threshold_inputs(default: TeaCacheSettings) -> list[Any]:

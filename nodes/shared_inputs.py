@@ -9,6 +9,11 @@ from comfy_api.latest import io
 from ..acceleration.settings import RESIDUAL_DEVICES, CacheDiTSettings, TeaCacheSettings
 
 
+def node_id(node: type[io.ComfyNode]) -> str | None:
+    """Id in the graph of the node that is executed; its schema must list the hidden input."""
+    return getattr(node.hidden, "unique_id", None)
+
+
 def window_inputs(default: CacheDiTSettings | TeaCacheSettings) -> list[Any]:
     """Where in the noise range skipping happens, and where tensors live."""
     return [

@@ -13,6 +13,7 @@ from ..report import RunReport
 from ..run import Call, SamplingRun
 from ..schedule import Schedule
 from .levers import lever_of, put, require_model
+from .live import LiveNode
 from .model import free_memory, network_of, sampler_name, structure_of
 
 log = logging.getLogger("dit_acceleration")
@@ -24,9 +25,12 @@ KEY = "dit_acceleration"
 class CachingAttachment:
     """The caching lever. The run travels in the run's own ``transformer_options``."""
 
-    def __init__(self, technique: Technique, replaced: str | None) -> None:
+    def __init__(
+        self, technique: Technique, replaced: str | None = None, node_id: str | None = None
+    ) -> None:
         self.technique = technique
         self.replaced = replaced
+        self._live = LiveNode(node_id) if node_id is not None else None
         self.last_report: RunReport | None = None
 
     @property
@@ -74,6 +78,7 @@ class CachingAttachment:
             network_of(patcher),
             (window[0], window[1]),
             free_memory,
+            self._live.listener() if self._live is not None else None,
         )
         if "easycache" in patcher.model_options.get("transformer_options", {}):
             run.run_plainly(
@@ -147,10 +152,11 @@ def branch_label(options: dict[str, Any]) -> str:
     return label
 
 
-def attach(model: Any, technique: Technique) -> Any:
+def attach(model: Any, technique: Technique, node_id: str | None = None) -> Any:
     """A clone of a MODEL that samples with a caching technique.
 
-    A technique attached before is replaced, as one model has one caching policy.
+    A technique attached before is replaced, as one model has one caching policy. The node with
+    ``node_id`` shows the runs while they run.
 
     Raises
     ------
@@ -172,7 +178,7 @@ def attach(model: Any, technique: Technique) -> Any:
     replaced = earlier.name if earlier is not None else None
     if replaced:
         log.info("%s replaces %s on this model.", technique.name, replaced)
-    return put(model, KEY, CachingAttachment(technique, replaced))
+    return put(model, KEY, CachingAttachment(technique, replaced, node_id))
 
 
 def last_report(model: Any) -> RunReport | None:

@@ -112,7 +112,14 @@ class CacheDiTPolicy:
                 f"{steps} steps with a warm-up of {settings.max_warmup_steps} leave "
                 f"{max(steps - settings.max_warmup_steps, 0)} to skip: lower max_warmup_steps"
             )
-        diffs = [e.diff for e in report.evaluations if e.diff is not None]
+        evaluations = report.evaluations
+        free = sum(e.reason != "warm-up" for e in evaluations)
+        if free <= len(evaluations) / 2 and report.outcome == "finished":
+            return (
+                f"{steps} steps, warm-up {settings.max_warmup_steps}: only {free} could be "
+                "skipped; lower max_warmup_steps"
+            )
+        diffs = [e.diff for e in evaluations if e.diff is not None]
         if not diffs:
             return None
         typical = statistics.median(diffs)

@@ -1,0 +1,144 @@
+"""Sends what a run does to the web page, while it runs, for the node that set it up.
+
+Two ways: an event with everything for our JavaScript (``web/live``), and the host's own progress
+text for clients without it. Both go only to the client that queued the prompt.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any
+
+from ..live import Listener, Look, Strip
+from ..report import EvaluationRecord, RunReport
+
+log = logging.getLogger("dit_acceleration")
+
+EVENT = "dit_acceleration.progress"
+
+# An event holds the whole strip, so that a page that is reloaded in mid-run misses nothing.
+EVENT_SECONDS = 0.15
+TEXT_SECONDS = 1.0
+
+
+class LiveNode:
+    """The node that shows a MODEL's runs. Outlives prompts, as the host remembers outputs.
+
+    Parameters
+    ----------
+    node_id
+        Id of the node in the graph that is run.
+    """
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id = str(node_id)
+        self._prompt: str | None = None
+        self._runs = 0
+
+    def listener(self) -> Listener | None:
+        """For the run that begins now; None when nobody is there to be told."""
+        try:
+            return self._listener()
+        except Exception:
+            log.warning("There is no live report of this run.", exc_info=True)
+            return None
+
+    def _listener(self) -> Listener | None:
+        server = _server()
+        if server is None or server.client_id is None:
+            return None
+        prompt = _running_prompt(server)
+        if prompt != self._prompt:
+            self._prompt, self._runs = prompt, 0
+        self._runs += 1
+        heading = {
+            "node": self.node_id,
+            "prompt_id": prompt,
+            "workflow": _workflow_id(server, prompt),
+            "run": self._runs,
+        }
+        return LiveRun(server, heading)
+
+
+class LiveRun:
+    """Tells a client of one run, at most every ``EVENT_SECONDS``, and always of its end."""
+
+    def __init__(self, server: Any, heading: dict[str, Any]) -> None:
+        self._server = server
+        # Kept: the server's client is that of the prompt it runs, which this run is part of.
+        self._client = server.client_id
+        self._heading = heading
+        self._strip = Strip()
+        self._event_due = self._text_due = 0.0
+
+    def evaluated(self, record: EvaluationRecord, look: Look) -> None:
+        self._strip.add(record)
+        now = time.perf_counter()
+        if now < self._event_due:
+            return
+        report = look()
+        self._send_event(report, "")
+        self._event_due = now + EVENT_SECONDS
+        if now >= self._text_due:
+            self._send_text(
+                f"{report.technique}: {report.computed} computed, {report.skipped} skipped, "
+                f"step {self._strip.step + 1} of {report.steps}"
+            )
+            self._text_due = now + TEXT_SECONDS
+
+    def ended(self, report: RunReport) -> None:
+        sentence = report.sentence()
+        self._send_event(report, sentence)
+        self._send_text(sentence)
+
+    def _send_event(self, report: RunReport, sentence: str) -> None:
+        data = {
+            **self._heading,
+            **self._strip.as_dict(),
+            "technique": report.technique,
+            "sampler": report.sampler,
+            "steps": report.steps,
+            "computed": report.computed,
+            "skipped": report.skipped,
+            "seconds": report.seconds,
+            "seconds_saved": report.seconds_saved(),
+            "residual_bytes": report.residual_peak_bytes,
+            "residual_placement": report.residual_placement,
+            "outcome": report.outcome,
+            "sentence": sentence,
+        }
+        self._server.send_sync(EVENT, data, self._client)
+
+    def _send_text(self, text: str) -> None:
+        self._server.send_progress_text(text, self._heading["node"], self._client)
+
+
+def _server() -> Any:
+    """The running server, or None where ComfyUI's classes are used without one."""
+    module = sys.modules.get("server")
+    return getattr(getattr(module, "PromptServer", None), "instance", None)
+
+
+def _running_prompt(server: Any) -> str | None:
+    from comfy_execution.utils import get_executing_context
+
+    context = get_executing_context()
+    prompt = context.prompt_id if context is not None else None
+    return prompt or getattr(server, "last_prompt_id", None)
+
+
+def _workflow_id(server: Any, prompt: str | None) -> str | None:
+    """Id of the workflow that a prompt was made from, if its client said so.
+
+    Node ids repeat from workflow to workflow, and the page may show another one by now. The host
+    does not run a node again whose output it remembers, so this is asked of the queue.
+    """
+    running, _ = server.prompt_queue.get_current_queue_volatile()
+    for item in running:
+        if item[1] == prompt:
+            workflow = (item[3].get("extra_pnginfo") or {}).get("workflow") or {}
+            found: str | None = workflow.get("id")
+            return found
+    return None
