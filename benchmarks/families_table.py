@@ -1,4 +1,6 @@
-"""Writes the table of model families into the README from what the engine knows of them.
+"""Writes what the engine knows of the model families into the README: two tables.
+
+``families`` lists every family, ``presets`` the Cache-DiT settings published for some of them.
 
 Run it with the Python of the test environment: ``python benchmarks/families_table.py``.
 """
@@ -14,7 +16,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PACK = "dit_acceleration_pack"
-MARKERS = re.compile(r"(<!-- table:families -->\n).*?(<!-- /table:families -->)", re.DOTALL)
 
 
 def load_families() -> tuple[Any, ...]:
@@ -36,6 +37,8 @@ def line(family: Any) -> str:
     notes = []
     if family.refused:
         notes.append(f"runs uncached: {family.refused}")
+    if family.in_place:
+        notes.append("in place")
     if family.last_blocks_need_all:
         notes.append("Bn must be 0")
     if family.is_video:
@@ -45,16 +48,38 @@ def line(family: Any) -> str:
     return f"| {family.name} | {family.models} | {stacks} | {tea_cache} | {'; '.join(notes)} |"
 
 
-def table() -> str:
-    """The whole table as markdown."""
+def by_name() -> list[Any]:
+    """The families in the order of the tables."""
+    return sorted(load_families(), key=lambda family: family.name.lower())
+
+
+def families() -> str:
+    """The table of families as markdown."""
     head = "| family | models | blocks | TeaCache coefficients (threshold) | notes |"
-    rows = sorted(load_families(), key=lambda family: family.name.lower())
-    return "\n".join([head, "| --- | --- | --- | --- | --- |", *map(line, rows)])
+    return "\n".join([head, "| --- | --- | --- | --- | --- |", *map(line, by_name())])
+
+
+def presets() -> str:
+    """The table of published Cache-DiT settings as markdown, each preset once."""
+    rows: list[str] = []
+    for preset in (preset for family in by_name() for preset in family.cache_dit):
+        values = ", ".join(f"`{name}` {value}" for name, value in preset.settings.items())
+        row = f"| {preset.models} | {values} | {preset.source} |"
+        if values and row not in rows:
+            rows.append(row)
+    return "\n".join(["| model | settings | published in |", "| --- | --- | --- |", *rows])
+
+
+TABLES = {"families": families, "presets": presets}
 
 
 def renew(text: str) -> str:
-    """A README with the table as it should be."""
-    return MARKERS.sub(lambda found: f"{found[1]}{table()}\n{found[2]}", text)
+    """A README with the tables as they should be."""
+    for name, table in TABLES.items():
+        markers = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- /table:{name} -->)", re.DOTALL)
+        content = table()
+        text = markers.sub(lambda found, new=content: f"{found[1]}{new}\n{found[2]}", text)
+    return text
 
 
 if __name__ == "__main__":

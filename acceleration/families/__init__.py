@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .base import Arg, BlockStack, Family, SideBlocks, Structure, Tap, TeaCacheFit
+from .base import Arg, BlockStack, CacheDiTPreset, Family, SideBlocks, Structure, Tap, TeaCacheFit
 from .registry import FAMILIES, describe
 
 __all__ = [
     "FAMILIES",
     "Arg",
     "BlockStack",
+    "CacheDiTPreset",
     "Family",
     "SideBlocks",
     "Structure",

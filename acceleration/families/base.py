@@ -49,6 +49,9 @@ class BlockStack:
     must_run
         Given ``(args, kwargs)`` of the first block: whether this evaluation may not be skipped
         because something beside the hidden state is made in the blocks.
+    in_place
+        Whether a block writes its result into the hidden state that it was given. A snapshot kept
+        by reference would then equal the result; all snapshots here are clones, in any case.
     """
 
     path: str
@@ -56,6 +59,7 @@ class BlockStack:
     outputs: tuple[str, ...]
     joined_order: str = TEXT_FIRST
     must_run: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None = None
+    in_place: bool = False
 
     def read_input(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What was passed for a name, however it was passed; None if it was not."""
@@ -180,6 +184,21 @@ class TeaCacheFit:
         return max(value, 0.0)
 
 
+class CacheDiTPreset(NamedTuple):
+    """Cache-DiT settings that somebody published for a model.
+
+    ``settings`` carries the names of ``CacheDiTSettings``; fields that are not named keep their
+    defaults. ``source`` says where it was published.
+    """
+
+    models: str
+    settings: Mapping[str, Any]
+    source: str
+
+
+GENERAL_PRESET = CacheDiTPreset("every model", {}, "SGLang-Diffusion's defaults")
+
+
 @dataclass(frozen=True)
 class Family:
     """One family of diffusion transformers.
@@ -211,6 +230,9 @@ class Family:
         Published TeaCache polynomials (TeaCache, arXiv 2411.19108, and its repository).
     choose_fit
         Given a network, the name of the fit that was made for it, or None.
+    cache_dit
+        Published Cache-DiT settings for models of this family. Most families have none of their
+        own and take the general defaults.
     """
 
     name: str
@@ -225,6 +247,12 @@ class Family:
     tap: Tap | None = None
     fits: tuple[TeaCacheFit, ...] = ()
     choose_fit: Callable[[Any], str | None] | None = None
+    cache_dit: tuple[CacheDiTPreset, ...] = (GENERAL_PRESET,)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether some of its blocks write into their input."""
+        return any(stack.in_place for stack in self.stacks)
 
     def fit(self, name: str) -> TeaCacheFit | None:
         """The published fit of a name."""

@@ -4,11 +4,26 @@ FLUX.2 hands its blocks ready modulations in place of ``vec``; the streams are t
 reference tokens follow the picture's in the image stream.
 """
 
-from .base import IMAGE, JOINED, TEXT, Arg, BlockStack, Family, Tap, TeaCacheFit
+from .base import (
+    IMAGE,
+    JOINED,
+    TEXT,
+    Arg,
+    BlockStack,
+    CacheDiTPreset,
+    Family,
+    Tap,
+    TeaCacheFit,
+)
 
 FLUX_STACKS = (
-    BlockStack("double_blocks", {IMAGE: Arg("img", 0), TEXT: Arg("txt", 1)}, (IMAGE, TEXT)),
-    BlockStack("single_blocks", {JOINED: Arg("x", 0)}, (JOINED,)),
+    BlockStack(
+        "double_blocks",
+        {IMAGE: Arg("img", 0), TEXT: Arg("txt", 1)},
+        (IMAGE, TEXT),
+        in_place=True,
+    ),
+    BlockStack("single_blocks", {JOINED: Arg("x", 0)}, (JOINED,), in_place=True),
 )
 
 # The modulated, normed input of the first block: what its attention projects.
@@ -34,4 +49,22 @@ FAMILY = Family(
         ),
     ),
     choose_fit=lambda network: "flux" if not network.params.global_modulation else None,
+    # For FLUX.2 cache-dit's example gives the single blocks three times the threshold of the
+    # double blocks. That has no counterpart here, where one decision covers both.
+    cache_dit=(
+        CacheDiTPreset(
+            "FLUX.1 dev, 50 steps",
+            {
+                "residual_diff_threshold": 0.2,
+                "max_continuous_cached_steps": 4,
+                "calibrator": "taylorseer",
+            },
+            "cache-dit, bench/cache, DBCache(S) + TS",
+        ),
+        CacheDiTPreset(
+            "FLUX.1 dev, 50 steps, faster",
+            {"max_continuous_cached_steps": 6, "calibrator": "taylorseer"},
+            "cache-dit, bench/cache, DBCache(M) + TS",
+        ),
+    ),
 )

@@ -12,6 +12,7 @@ FAMILY = Family(
             "transformer_blocks",
             {IMAGE: Arg("x", 0, item=0), AUDIO: Arg("x", 0, item=1)},
             (IMAGE, AUDIO),
+            in_place=True,
         ),
     ),
     results=(IMAGE, AUDIO),

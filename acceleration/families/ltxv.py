@@ -1,11 +1,11 @@
-"""LTX-Video: one stream. Its blocks write into their input."""
+"""LTX-Video: one stream."""
 
 from .base import IMAGE, Arg, BlockStack, Family, Tap, TeaCacheFit
 
 FAMILY = Family(
     name="LTX-Video",
     classes=("comfy.ldm.lightricks.model.LTXVModel",),
-    stacks=(BlockStack("transformer_blocks", {IMAGE: Arg("x", 0)}, (IMAGE,)),),
+    stacks=(BlockStack("transformer_blocks", {IMAGE: Arg("x", 0)}, (IMAGE,), in_place=True),),
     is_video=True,
     models="LTX-Video 0.9 to 0.9.8",
     tap=Tap("attn1"),

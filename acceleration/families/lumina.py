@@ -4,7 +4,7 @@ One stream that holds the prompt's tokens before the picture's. The refiner laye
 ones always run.
 """
 
-from .base import IMAGE, Arg, BlockStack, Family, Tap, TeaCacheFit
+from .base import IMAGE, Arg, BlockStack, CacheDiTPreset, Family, Tap, TeaCacheFit
 
 FAMILY = Family(
     name="NextDiT",
@@ -32,4 +32,15 @@ FAMILY = Family(
     ),
     # Z-Image (width 3840) has no published fit; Lumina-Image 2 has width 2304.
     choose_fit=lambda network: "lumina_2" if network.dim == 2304 else None,
+    cache_dit=(
+        CacheDiTPreset(
+            "Z-Image-Turbo, 9 steps",
+            {
+                "residual_diff_threshold": 0.12,
+                "scm_compute_bins": "5,1,1",
+                "scm_cache_bins": "1,1",
+            },
+            "cache-dit, example zimage_turbo",
+        ),
+    ),
 )

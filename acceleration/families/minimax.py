@@ -5,7 +5,7 @@ from .base import IMAGE, Arg, BlockStack, Family
 FAMILY = Family(
     name="MiniMax H3",
     classes=("comfy.ldm.minimax.model.MiniMaxH3Model",),
-    stacks=(BlockStack("blocks", {IMAGE: Arg("x", 0)}, (IMAGE,)),),
+    stacks=(BlockStack("blocks", {IMAGE: Arg("x", 0)}, (IMAGE,), in_place=True),),
     is_video=True,
     models="MiniMax H3",
 )

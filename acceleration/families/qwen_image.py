@@ -1,6 +1,6 @@
 """Qwen-Image and Qwen-Image-Edit: two streams all the way, returned text first."""
 
-from .base import IMAGE, TEXT, Arg, BlockStack, Family, Tap
+from .base import IMAGE, TEXT, Arg, BlockStack, CacheDiTPreset, Family, Tap
 
 QWEN_STACKS = (
     BlockStack(
@@ -18,4 +18,40 @@ FAMILY = Family(
     stacks=QWEN_STACKS,
     models="Qwen-Image, Qwen-Image-Edit, Qwen-Image-Layered",
     tap=QWEN_TAP,
+    cache_dit=(
+        CacheDiTPreset(
+            "Qwen-Image, 50 steps",
+            {
+                "max_warmup_steps": 8,
+                "warmup_interval": 2,
+                "residual_diff_threshold": 0.12,
+                "max_continuous_cached_steps": 2,
+                "calibrator": "taylorseer",
+            },
+            "SGLang-Diffusion, documentation of Cache-DiT",
+        ),
+        CacheDiTPreset(
+            "Qwen-Image and Edit with Lightning, 8 steps",
+            {
+                "Fn_compute_blocks": 16,
+                "Bn_compute_blocks": 16,
+                "max_cached_steps": 2,
+                "max_continuous_cached_steps": 1,
+                "residual_diff_threshold": 0.5,
+            },
+            "cache-dit, example qwen_image_lightning",
+        ),
+        CacheDiTPreset(
+            "Qwen-Image and Edit with Lightning, 4 steps",
+            {
+                "Fn_compute_blocks": 16,
+                "Bn_compute_blocks": 16,
+                "max_warmup_steps": 2,
+                "max_cached_steps": 1,
+                "max_continuous_cached_steps": 1,
+                "residual_diff_threshold": 0.8,
+            },
+            "cache-dit, example qwen_image_lightning",
+        ),
+    ),
 )

@@ -6,7 +6,7 @@ residual like a ControlNet's.
 
 from typing import Any
 
-from .base import IMAGE, Arg, BlockStack, Family, Tap, TeaCacheFit
+from .base import IMAGE, Arg, BlockStack, CacheDiTPreset, Family, Tap, TeaCacheFit
 
 WAN_STACKS = (BlockStack("blocks", {IMAGE: Arg("x", 0)}, (IMAGE,)),)
 
@@ -83,4 +83,16 @@ FAMILY = Family(
         ),
     ),
     choose_fit=_choose_fit,
+    cache_dit=(
+        CacheDiTPreset(
+            "Wan 2.2 14B, high noise",
+            {"residual_diff_threshold": 0.12, "max_cached_steps": 8},
+            "cache-dit, examples wan2.2",
+        ),
+        CacheDiTPreset(
+            "Wan 2.2 14B, low noise",
+            {"residual_diff_threshold": 0.12, "max_warmup_steps": 2, "max_cached_steps": 20},
+            "cache-dit, examples wan2.2",
+        ),
+    ),
 )

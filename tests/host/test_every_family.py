@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -176,6 +177,47 @@ def test_residuals_are_not_zero(built: Built, monkeypatch: pytest.MonkeyPatch) -
     settings = {"Bn_compute_blocks": 1} if built.has_last_blocks else {}
     built.sample(tm.attach(built.model, **settings), steps=2)
     assert len(seen) >= 4 and min(seen) > 1e-3
+
+
+def test_what_is_said_about_blocks_that_write_in_place_is_true(built: Built) -> None:
+    changed: dict[str, bool] = {}
+    with watched_blocks(built, changed):
+        built.sample(steps=1)
+    said = {stack.path: stack.in_place for stack in built.structure.family.stacks}
+    assert changed == said
+
+
+@contextmanager
+def watched_blocks(built: Built, changed: dict[str, bool]) -> Iterator[None]:
+    """Notes for each stack whether its blocks write into a stream that they are given."""
+
+    def before(stack: Any, block: Any, args: Any, kwargs: Any) -> None:
+        given = [stack.read_input(name, args, kwargs) for name in stack.inputs]
+        copies[block] = [(tensor, tensor.clone()) for tensor in given if tensor is not None]
+
+    def after(stack: Any, block: Any, *_: Any) -> None:
+        written = [not torch.equal(tensor, copy) for tensor, copy in copies.pop(block)]
+        changed[stack.path] = changed.get(stack.path, False) or any(written)
+
+    copies: dict[Any, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    handles = []
+    for stack, block in built.structure.blocks(built.model.model.diffusion_model):
+        handles.append(block.register_forward_pre_hook(partial(before, stack), with_kwargs=True))
+        handles.append(block.register_forward_hook(partial(after, stack)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_residuals_of_both_kinds_of_blocks_are_watched() -> None:
+    """The test of residuals above means something only if both kinds are among the models."""
+    from dit_acceleration_pack.acceleration.families import describe
+
+    networks = [tm.bare_model(name).diffusion_model for name in ON_EVERY_HOST]
+    found = {s.family.in_place for s in map(describe, networks) if s is not None}
+    assert found == {True, False}
 
 
 def thrice_the_same(built: Built, model: Any, positive: list[Any]) -> torch.Tensor:
