@@ -1,0 +1,91 @@
+// @ts-check
+/**
+ * The live report: shows on a node what its MODEL's sampling run computes and skips.
+ *
+ * A node gets its panel with its first run; nothing needs to know which nodes these are.
+ */
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+import { Panel } from "./panel.js";
+import { recall, remember } from "./memory.js";
+
+/** @typedef {import("./types").Progress} Progress */
+/** @typedef {import("./types").GraphNode} GraphNode */
+
+const EVENT = "dit_acceleration.progress";
+
+/** @type {WeakMap<GraphNode, Panel>} */
+const panels = new WeakMap();
+
+/** Ids of nodes that have told of a run since the page was opened. */
+const told = new Set();
+
+function shownGraph() {
+  return app.rootGraph ?? app.graph;
+}
+
+/**
+ * The node that an execution id such as "12:5" (node 5 inside subgraph node 12) stands for.
+ * @param {string} id
+ * @returns {GraphNode | undefined}
+ */
+function find(id) {
+  /** @type {import("./types").Graph | undefined} */
+  let graph = shownGraph();
+  /** @type {GraphNode | null | undefined} */
+  let node;
+  for (const part of id.split(":")) {
+    node = graph?.getNodeById(/^\d+$/.test(part) ? Number(part) : part);
+    graph = node?.subgraph;
+  }
+  return node ?? undefined;
+}
+
+/** @param {Progress} progress */
+function show(progress) {
+  const node = find(progress.node);
+  if (!node) return;
+  let panel = panels.get(node);
+  if (!panel) {
+    panel = new Panel(node, (event) => app.canvas?.processMouseWheel?.(event));
+    panels.set(node, panel);
+  }
+  panel.show(progress);
+}
+
+/** @param {Progress} progress */
+function receive(progress) {
+  told.add(progress.node);
+  const shown = shownGraph().id;
+  const workflow = progress.workflow ?? shown;
+  remember(workflow, progress);
+  // The page may show another workflow by now, with another node of this id.
+  if (workflow === shown) show(progress);
+}
+
+function restore() {
+  for (const progress of recall(shownGraph().id)) show(progress);
+}
+
+function addStyle() {
+  const link = document.createElement("link");
+  link.rel = "stylesheet";
+  link.href = new URL("./panel.css", import.meta.url).href;
+  document.head.append(link);
+}
+
+app.registerExtension({
+  name: "ditAcceleration.liveReport",
+  setup() {
+    addStyle();
+    api.addEventListener(EVENT, (event) => receive(event.detail));
+    // The panel says it better than the text that is meant for clients without one.
+    api.addEventListener(
+      "progress_text",
+      (event) => told.has(event.detail?.nodeId) && event.stopImmediatePropagation(),
+      { capture: true },
+    );
+  },
+  afterConfigureGraph: restore,
+});

@@ -1,0 +1,120 @@
+// @ts-check
+/**
+ * The panel on a node: counts, the strip, and the sentence.
+ */
+
+import { drawRow } from "./strip.js";
+import { bytes, duration } from "./words.js";
+
+/** @typedef {import("./types").Progress} Progress */
+/** @typedef {import("./types").GraphNode} GraphNode */
+
+const MOST_ROWS = 4;
+/** Pixels that the front end leaves around a DOM widget on a canvas node. */
+const MARGIN = 10;
+
+/** Mark of an evaluation, its CSS class and its name. */
+const KINDS = /** @type {const} */ ([
+  ["c", "computed"],
+  ["r", "reused"],
+  ["f", "forecast"],
+]);
+
+/**
+ * @param {string} kind Part of the class name.
+ * @param {string} [text]
+ * @returns {HTMLDivElement}
+ */
+function part(kind, text = "") {
+  const element = document.createElement("div");
+  element.className = `dit-live-${kind}`;
+  element.textContent = text;
+  return element;
+}
+
+export class Panel {
+  /**
+   * @param {GraphNode} node
+   * @param {(event: WheelEvent) => void} zoom Takes the wheel, which zooms the canvas.
+   */
+  constructor(node, zoom) {
+    this.node = node;
+    this.element = part("frame");
+    this.content = part("content");
+    this.element.append(this.content);
+    this.element.addEventListener("wheel", zoom, { passive: true });
+    const height = () => this.content.offsetHeight + 2 * MARGIN;
+    const widget = node.addDOMWidget("dit_acceleration_live", "DIT_LIVE", this.element, {
+      serialize: false,
+      hideOnZoom: false,
+      margin: MARGIN,
+      getMinHeight: height,
+      getMaxHeight: height,
+    });
+    // Not in the workflow either: a saved graph must not depend on this panel.
+    widget.serialize = false;
+    new ResizeObserver(() => node.setDirtyCanvas(true, true)).observe(this.content);
+  }
+
+  /** @param {Progress} progress */
+  show(progress) {
+    this.element.dataset.outcome = progress.outcome;
+    this.content.replaceChildren(
+      heading(progress),
+      ...rows(progress),
+      legend(progress),
+      gains(progress),
+      ...(progress.sentence ? [part("sentence", progress.sentence)] : []),
+    );
+  }
+}
+
+/** @param {Progress} progress */
+function heading(progress) {
+  const line = part("heading");
+  const title = progress.run > 1 ? `${progress.technique}, run ${progress.run}` : progress.technique;
+  const place = `step ${progress.step + 1} of ${progress.steps}`;
+  line.append(
+    part("title", title),
+    part("place", progress.outcome === "interrupted" ? `stopped in ${place}` : place),
+  );
+  return line;
+}
+
+/** @param {Progress} progress */
+function rows(progress) {
+  const shown = progress.rows.slice(0, MOST_ROWS);
+  const drawn = shown.map((row) => {
+    const line = part("row");
+    if (progress.rows.length > 1) line.append(part("branch", row.name));
+    line.append(drawRow(row, progress));
+    return line;
+  });
+  const rest = progress.rows.length - shown.length;
+  return rest > 0 ? [...drawn, part("more", `and ${rest} more branches`)] : drawn;
+}
+
+/** @param {Progress} progress */
+function legend(progress) {
+  const line = part("legend");
+  const marks = progress.rows.map((row) => row.marks).join("");
+  for (const [mark, kind] of KINDS) {
+    const count = marks.split(mark).length - 1;
+    if (!count && mark !== "c") continue;
+    const entry = part("entry", `${count} ${kind}`);
+    entry.prepend(part(`key dit-live-${kind}`));
+    line.append(entry);
+  }
+  return line;
+}
+
+/** @param {Progress} progress */
+function gains(progress) {
+  const found = [];
+  const { seconds, seconds_saved: saved, residual_bytes: held } = progress;
+  if (saved !== null && saved > 0) {
+    found.push(`${duration(saved)} saved`, `${((seconds + saved) / seconds).toFixed(2)}× as fast`);
+  }
+  if (held) found.push(`${bytes(held)} on ${progress.residual_placement}`);
+  return part("gains", found.join(" · "));
+}

@@ -1,0 +1,98 @@
+// @ts-check
+/**
+ * One row of cells, a cell an evaluation, drawn as one path per kind, so that thousands cost
+ * no more than ten. Kinds differ in height as well as in colour.
+ */
+
+/** @typedef {import("./types").Progress} Progress */
+/** @typedef {import("./types").Row} Row */
+
+const NAMESPACE = "http://www.w3.org/2000/svg";
+const HEIGHT = 20;
+/** Share of a cell that is left empty, while cells are wide enough for a gap to be seen. */
+const GAP = 0.18;
+const MOST_CELLS_WITH_GAP = 120;
+
+/** Mark, class and top of its cells; the last is for evaluations still to come. */
+const KINDS = /** @type {const} */ ([
+  ["c", "computed", 0],
+  ["f", "forecast", 9],
+  ["r", "reused", 13],
+  [".", "pending", 18],
+]);
+
+const WORDS = /** @type {Record<string, string>} */ ({
+  c: "computed",
+  r: "skipped, last result reused",
+  f: "skipped, result forecast",
+});
+
+/**
+ * @param {Row} row
+ * @param {Progress} progress
+ * @returns {SVGSVGElement}
+ */
+export function drawRow(row, progress) {
+  const marks = row.marks + ".".repeat(stillToCome(row, progress));
+  const svg = document.createElementNS(NAMESPACE, "svg");
+  svg.setAttribute("class", "dit-live-strip");
+  svg.setAttribute("viewBox", `0 0 ${marks.length} ${HEIGHT}`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", `${row.name}: ${row.marks.length} evaluations`);
+  const gap = marks.length > MOST_CELLS_WITH_GAP ? 0 : GAP;
+  for (const [mark, kind, top] of KINDS) {
+    const path = document.createElementNS(NAMESPACE, "path");
+    path.setAttribute("class", `dit-live-${kind}`);
+    path.setAttribute("d", cells(marks, mark, top, gap));
+    svg.append(path);
+  }
+  const tip = document.createElementNS(NAMESPACE, "title");
+  svg.append(tip);
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect();
+    const cell = Math.floor(((event.clientX - box.left) / box.width) * marks.length);
+    tip.textContent = describe(row, progress, cell);
+  });
+  return svg;
+}
+
+/**
+ * @param {string} marks
+ * @param {string} mark
+ * @param {number} top
+ * @param {number} gap
+ */
+function cells(marks, mark, top, gap) {
+  let path = "";
+  for (let i = 0; i < marks.length; i++) {
+    if (marks[i] === mark) path += `M${i} ${top}h${1 - gap}V${HEIGHT}h${gap - 1}z`;
+  }
+  return path;
+}
+
+/**
+ * How many evaluations this branch will have yet if it goes on as it began: samplers such as heun
+ * evaluate more than once a step.
+ * @param {Row} row
+ * @param {Progress} progress
+ */
+function stillToCome(row, progress) {
+  if (progress.outcome === "finished") return 0;
+  const last = row.steps[row.steps.length - 1];
+  const before = row.steps.indexOf(last);
+  const perStep = last > row.steps[0] ? before / (last - row.steps[0]) : row.marks.length;
+  const ofThisStep = Math.max(0, Math.round(perStep) - (row.marks.length - before));
+  return ofThisStep + Math.round(perStep * (progress.steps - 1 - last));
+}
+
+/**
+ * @param {Row} row
+ * @param {Progress} progress
+ * @param {number} cell
+ */
+function describe(row, progress, cell) {
+  if (cell < 0 || cell >= row.marks.length) return "";
+  const reason = progress.reasons[row.reasons[cell]];
+  return `${row.name}, step ${row.steps[cell] + 1}: ${WORDS[row.marks[cell]]} (${reason})`;
+}

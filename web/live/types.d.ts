@@ -1,0 +1,85 @@
+// What this pack uses of ComfyUI's front end, for `tsc --checkJs`. Not loaded by anybody.
+
+/** A row of the strip: one branch of a run. */
+export interface Row {
+  name: string;
+  /** One character per evaluation: c computed, r reused, f forecast. */
+  marks: string;
+  /** Step of each evaluation, from 0. */
+  steps: number[];
+  /** Index into `Progress.reasons` of each evaluation. */
+  reasons: number[];
+}
+
+/** What the server sends while a run goes on; see acceleration/host/live.py. */
+export interface Progress {
+  node: string;
+  prompt_id: string | null;
+  /** Id of the workflow that was queued; null when a client without workflows did. */
+  workflow: string | null;
+  /** Number of the run within its prompt, from 1. */
+  run: number;
+  technique: string;
+  sampler: string;
+  steps: number;
+  /** Furthest step begun, from 0. */
+  step: number;
+  computed: number;
+  skipped: number;
+  seconds: number;
+  seconds_saved: number | null;
+  residual_bytes: number;
+  residual_placement: string;
+  rows: Row[];
+  reasons: string[];
+  outcome: "running" | "finished" | "interrupted";
+  sentence: string;
+}
+
+export interface Widget {
+  serialize?: boolean;
+}
+
+export interface GraphNode {
+  id: number | string;
+  subgraph?: Graph;
+  addDOMWidget(
+    name: string,
+    type: string,
+    element: HTMLElement,
+    options: {
+      serialize?: boolean;
+      hideOnZoom?: boolean;
+      margin?: number;
+      getMinHeight?: () => number;
+      getMaxHeight?: () => number;
+    },
+  ): Widget;
+  setDirtyCanvas(foreground: boolean, background?: boolean): void;
+}
+
+export interface Graph {
+  id: string;
+  getNodeById(id: number | string): GraphNode | null | undefined;
+}
+
+declare global {
+  interface App {
+    /** The workflow's outermost graph. */
+    rootGraph?: Graph;
+    graph: Graph;
+    canvas?: { processMouseWheel?(event: WheelEvent): void };
+    registerExtension(extension: {
+      name: string;
+      setup?(): void | Promise<void>;
+      afterConfigureGraph?(): void;
+    }): void;
+  }
+  interface Api {
+    addEventListener(
+      type: string,
+      listener: (event: CustomEvent) => void,
+      options?: AddEventListenerOptions,
+    ): void;
+  }
+}
