@@ -24,6 +24,10 @@ class EvaluationRecord:
     seconds: float
     forecast: bool = False
     """Whether a skipped evaluation got more than the last residual as it was."""
+    threshold: float | None = None
+    """What ``accumulated``, or else ``diff``, was compared with."""
+    accumulated: float | None = None
+    """Sum of estimated changes since the last computed evaluation, where a technique sums."""
 
 
 @dataclass

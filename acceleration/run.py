@@ -21,21 +21,18 @@ from .families import Structure, Tap, describe
 from .forecast import Forecast, Streams, make_forecast
 from .gates import installed
 from .live import Guarded, Listener
-from .policies import Policy, RunInfo, Technique
+from .policies import Decision, Policy, RunInfo, Technique
 from .probing import probe
 from .report import EvaluationRecord, RunReport
 from .residual_store import ResidualStore, bytes_of
 from .schedule import Schedule
-from .timing import Span
+from .timing import Mark, Span, unmarked
 
 # Branches that a run is expected to have, for the memory plan: positive and negative prompt.
 EXPECTED_BRANCHES = 2
 
 # Below this share of skipped evaluations the report says why there are not more.
 WORTH_EXPLAINING = 0.4
-
-Outcome = tuple[bool, str, "float | None"]
-"""Skipped or not, why, and the measured change."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,8 @@ class Call:
     label: str
     """Name of the branch for people."""
     device: torch.device
+    mark: Mark = unmarked
+    """Shows parts of our own work to a profiler."""
 
 
 @dataclass
@@ -194,10 +193,18 @@ class SamplingRun:
         branch, position = self._locate(call, sigma)
         step = self._schedule.step_of(position)
         output, outcome = self._run(call, branch, position, step, sigma)
-        skipped, reason, diff = outcome
-        forecast = skipped and branch.forecast.extrapolates
         record = EvaluationRecord(
-            step, position, sigma, branch.label, skipped, reason, diff, 0.0, forecast
+            step,
+            position,
+            sigma,
+            branch.label,
+            skipped=outcome.reuse,
+            reason=outcome.reason,
+            diff=outcome.diff,
+            seconds=0.0,
+            forecast=outcome.reuse and branch.forecast.extrapolates,
+            threshold=outcome.threshold,
+            accumulated=outcome.accumulated,
         )
         with self._lock:
             self.report.evaluations.append(record)
@@ -207,18 +214,18 @@ class SamplingRun:
 
     def _run(
         self, call: Call, branch: Branch, position: float, step: int, sigma: float
-    ) -> tuple[Any, Outcome]:
+    ) -> tuple[Any, Decision]:
         if self._blocked_for_run is not None or torch.is_grad_enabled():
-            return call.execute(), (False, "not accelerated", None)
+            return call.execute(), Decision(False, "not accelerated")
         target = self._targets.get(_identity(call.network))
         if target is None:
             target, output = self._aim_late(call)
             self._targets[_identity(call.network)] = target
             if output is not None:
-                return output, (False, "looked for the structure", None)
+                return output, Decision(False, "looked for the structure")
         outside = self._outside_window(sigma)
         if target.plan is None or target.info is None or outside == "after end_percent":
-            return call.execute(), (False, outside or "not accelerated", None)
+            return call.execute(), Decision(False, outside or "not accelerated")
         return self._gated(call, target, branch, position, step, outside)
 
     def _gated(
@@ -229,16 +236,17 @@ class SamplingRun:
         position: float,
         step: int,
         outside: str | None,
-    ) -> tuple[Any, Outcome]:
+    ) -> tuple[Any, Decision]:
         assert target.info is not None and target.plan is not None
         policy = branch.policy = self._policy(call, target.info)
-        outcome: list[tuple[str, float | None]] = []
+        decisions: list[Decision] = []
 
         def decide(signal: torch.Tensor, shape: torch.Size, must_run: bool) -> Streams | None:
-            blocked = outside or self._blocked(branch, shape, must_run)
-            decision = policy.decide(branch.name, step, signal, blocked)
-            outcome.append((decision.reason, decision.diff))
-            return branch.forecast.predict(position, signal) if decision.reuse else None
+            with call.mark("decision"):
+                blocked = outside or self._blocked(branch, shape, must_run)
+                decision = policy.decide(branch.name, step, signal, blocked)
+                decisions.append(decision)
+                return branch.forecast.predict(position, signal) if decision.reuse else None
 
         evaluation = Evaluation(target.plan, decide, _tap_point(target, call.network))
         structure = target.info.structure
@@ -247,11 +255,11 @@ class SamplingRun:
             output = call.execute()
         if evaluation.lost:
             return self._recompute(call)
-        reason, diff = outcome[0] if outcome else ("first blocks not called", None)
-        if evaluation.skipped:
-            return output, (True, reason, diff)
-        self._learn(evaluation, branch, position, step)
-        return output, (False, reason, diff)
+        decision = decisions[0] if decisions else Decision(False, "first blocks not called")
+        if not evaluation.skipped:
+            with call.mark("learning"):
+                self._learn(evaluation, branch, position, step)
+        return output, decision
 
     def _learn(self, evaluation: Evaluation, branch: Branch, position: float, step: int) -> None:
         assert branch.policy is not None
@@ -273,13 +281,13 @@ class SamplingRun:
             branch.forecast = self._new_forecast()
         return None if branch.forecast.ready else "no residual yet"
 
-    def _recompute(self, call: Call) -> tuple[Any, Outcome]:
+    def _recompute(self, call: Call) -> tuple[Any, Decision]:
         """Compute plainly: the last gate was not reached after a skip, so the output is wrong."""
         self.run_plainly(
             "another patch replaces the last block of this model, so caching was switched off for "
             "this run"
         )
-        return call.execute(), (False, "last block not called", None)
+        return call.execute(), Decision(False, "last block not called")
 
     # ---------------------------------------------------------------- bookkeeping
 

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+
+Mark = Callable[[str], AbstractContextManager[None]]
+"""Opens a named range that a profiler shows."""
+
+_NOTHING = nullcontext()
+
+
+def unmarked(name: str) -> AbstractContextManager[None]:
+    """The mark of a run that nobody profiles."""
+    return _NOTHING
 
 
 class Span:

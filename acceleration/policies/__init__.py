@@ -23,6 +23,10 @@ class Decision:
     """Short phrase for the report: "warm-up", "mask", "below threshold", …"""
     diff: float | None = None
     """Measured relative change, None where none was needed."""
+    threshold: float | None = None
+    """What ``accumulated``, or else ``diff``, is compared with."""
+    accumulated: float | None = None
+    """Sum of estimated changes since the last computed evaluation, where a technique sums."""
 
 
 @dataclass(frozen=True)

@@ -54,14 +54,20 @@ class CacheDiTPolicy:
             )
             return Decision(False, "not a finite change")
         if blocked is not None:
-            return Decision(False, blocked, diff)
+            return Decision(False, blocked, diff, self._threshold)
         if not reuse:
-            return Decision(False, self._why_computed(branch, step, diff), diff)
+            reason = self._why_computed(branch, step, diff)
+            return Decision(False, reason, diff, self._threshold)
         if self._computed_step.get(branch, -1) < self._oldest_usable(step):
             # The branch paused for some steps, which the library's run length does not see.
-            return Decision(False, "residual too old", diff)
+            return Decision(False, "residual too old", diff, self._threshold)
         self._engine.reused(branch, step)
-        return Decision(True, "mask" if self._static else "below threshold", diff)
+        return Decision(True, "mask" if self._static else "below threshold", diff, self._threshold)
+
+    @property
+    def _threshold(self) -> float | None:
+        """The threshold, None where only the step plan decides."""
+        return None if self._static else self._settings.residual_diff_threshold
 
     @property
     def _static(self) -> bool:

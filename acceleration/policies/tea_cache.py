@@ -69,7 +69,9 @@ class TeaCachePolicy:
         state.accumulated += estimate
         self._estimates.append(estimate)
         reason = blocked or self._why_computed(state, step)
-        return Decision(reason is None, reason or "below threshold", diff)
+        return Decision(
+            reason is None, reason or "below threshold", diff, self._threshold, state.accumulated
+        )
 
     def _why_computed(self, state: _Branch, step: int) -> str | None:
         steps = self._info.schedule.steps
