@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+
 
 class AccelerationError(ValueError):
     """A setting that cannot work; one sentence naming value, limit and way out."""
@@ -15,3 +17,8 @@ class MissingPackageError(AccelerationError):
             f"{feature} needs a package that is not installed: run "
             f"`python -m pip install '{package}'` with ComfyUI's Python and restart ComfyUI."
         )
+
+
+def shown(value: object) -> str:
+    """A value for a sentence, on one line and shortened: files may hold texts of any length."""
+    return reprlib.repr(value)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+import math
+from dataclasses import dataclass
 
-from .errors import AccelerationError
+from .errors import AccelerationError, shown
 
 CALIBRATORS = ("none", "taylorseer", "foca", "dmd", "trajectory")
 SCM_PRESETS = ("none", "slow", "medium", "fast", "ultra")
 SCM_POLICIES = ("dynamic", "static")
 RESIDUAL_DEVICES = ("auto", "gpu", "cpu")
+
+MAX_STEPS = 10_000
+"""As many steps as the host's samplers take; keeps a mistyped number from filling the memory."""
 
 
 def parse_bins(text: str, name: str) -> tuple[int, ...]:
@@ -22,10 +24,13 @@ def parse_bins(text: str, name: str) -> tuple[int, ...]:
         bins = tuple(int(part) for part in text.split(","))
     except ValueError:
         raise AccelerationError(
-            f"{name} is {text!r}: give whole numbers separated by commas, such as 6,2,2,1."
+            f"{name} is {shown(text)}: give whole numbers separated by commas, such as 6,2,2,1."
         ) from None
-    if min(bins) < 1:
-        raise AccelerationError(f"{name} is {text!r}: every number of steps must be at least 1.")
+    if min(bins) < 1 or sum(bins) > MAX_STEPS:
+        raise AccelerationError(
+            f"{name} is {shown(text)}: every number of steps must be at least 1, and their sum at "
+            f"most {MAX_STEPS}."
+        )
     return bins
 
 
@@ -35,16 +40,21 @@ def _require(ok: bool, sentence: str) -> None:
 
 
 def _require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    _require(value in allowed, f"{name} is {value!r}: choose one of {', '.join(allowed)}.")
+    _require(value in allowed, f"{name} is {shown(value)}: choose one of {', '.join(allowed)}.")
+
+
+def _require_steps(name: str, value: int, lowest: int) -> None:
+    meaning = {-1: "-1 (no limit), 0 (never skip) or a number of steps", 0: "0 or more"}
+    _require(
+        lowest <= value <= MAX_STEPS,
+        f"{name} is {value}: it must be {meaning.get(lowest, 'at least 1')}, and at most "
+        f"{MAX_STEPS}.",
+    )
 
 
 def _check_shared(settings: CacheDiTSettings | TeaCacheSettings) -> None:
     """Check the fields that every caching technique has."""
-    _require(
-        settings.max_continuous_cached_steps >= -1,
-        f"max_continuous_cached_steps is {settings.max_continuous_cached_steps}: it must be -1 "
-        "(no limit), 0 (never skip) or a number of steps.",
-    )
+    _require_steps("max_continuous_cached_steps", settings.max_continuous_cached_steps, -1)
     _require_choice("calibrator", settings.calibrator, CALIBRATORS)
     _require(
         settings.taylorseer_order in (1, 2),
@@ -80,13 +90,13 @@ class TeaCacheSettings:
 
     def __post_init__(self) -> None:
         _require(
-            self.rel_l1_thresh >= 0,
+            0 <= self.rel_l1_thresh < math.inf,
             f"rel_l1_thresh is {self.rel_l1_thresh:g}: it must be 0 (recommended for this model) "
             "or more; higher skips more.",
         )
         _check_shared(self)
         _require(
-            self.coefficients != "custom" or bool(self.polynomial),
+            bool(self.polynomial) or self.coefficients != "custom",
             "coefficients is 'custom' and custom_coefficients is empty: give numbers separated by "
             "commas, highest power first, such as 498.65,-283.78,55.86,-3.82,0.264.",
         )
@@ -96,12 +106,15 @@ class TeaCacheSettings:
         """The custom coefficients, highest power first; empty if none are given."""
         text = self.custom_coefficients.strip()
         try:
-            return tuple(float(part) for part in text.split(",")) if text else ()
+            numbers = tuple(float(part) for part in text.split(",")) if text else ()
         except ValueError:
-            raise AccelerationError(
-                f"custom_coefficients is {text!r}: give numbers separated by commas, highest power "
-                "first."
-            ) from None
+            numbers = (math.nan,)
+        _require(
+            all(map(math.isfinite, numbers)),
+            f"custom_coefficients is {shown(text)}: give numbers separated by commas, highest "
+            "power first.",
+        )
+        return numbers
 
 
 @dataclass(frozen=True)
@@ -144,14 +157,9 @@ class CacheDiTSettings:
             self.Bn_compute_blocks >= 0,
             f"Bn_compute_blocks is {self.Bn_compute_blocks}: it must be 0 or more.",
         )
-        _require(
-            self.max_warmup_steps >= 0,
-            f"max_warmup_steps is {self.max_warmup_steps}: it must be 0 or more.",
-        )
-        _require(
-            self.warmup_interval >= 1,
-            f"warmup_interval is {self.warmup_interval}: it must be at least 1.",
-        )
+        _require_steps("max_warmup_steps", self.max_warmup_steps, 0)
+        _require_steps("warmup_interval", self.warmup_interval, 1)
+        _require_steps("max_cached_steps", self.max_cached_steps, -1)
         _require(
             0.0 <= self.residual_diff_threshold < 1.0,
             f"residual_diff_threshold is {self.residual_diff_threshold:g}: it must be at least 0 "
@@ -185,28 +193,3 @@ class CacheDiTSettings:
     def cache_bins(self) -> tuple[int, ...]:
         """Lengths of the runs of cached steps between them, in order."""
         return parse_bins(self.scm_cache_bins, "scm_cache_bins")
-
-    @classmethod
-    def from_cache_config(cls, config: Mapping[str, Any]) -> CacheDiTSettings:
-        """Build settings from a ``cache_config`` in cache-dit's field names.
-
-        ``enable_taylorseer`` is the library's switch for the calibrator; it may not be combined
-        with another calibrator.
-        """
-        values = dict(config)
-        if values.pop("enable_taylorseer", False):
-            other = values.get("calibrator", "taylorseer")
-            _require(
-                other in ("taylorseer", "none"),
-                f"enable_taylorseer is true and calibrator is {other!r}: a residual has one "
-                "forecast, so choose one of them.",
-            )
-            values["calibrator"] = "taylorseer"
-        known = {field.name for field in fields(cls)}
-        for key in values:
-            _require(
-                key in known,
-                f"cache_config has the unknown key {key!r}: allowed are "
-                f"{', '.join(sorted(known | {'enable_taylorseer'}))}.",
-            )
-        return cls(**values)

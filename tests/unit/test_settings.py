@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dit_acceleration_pack.acceleration.errors import AccelerationError
-from dit_acceleration_pack.acceleration.settings import CacheDiTSettings
+from dit_acceleration_pack.acceleration.settings import CacheDiTSettings, TeaCacheSettings
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,11 @@ from dit_acceleration_pack.acceleration.settings import CacheDiTSettings
         ({"residual_diff_threshold": -0.1}, ["residual_diff_threshold is -0.1", "below 1"]),
         ({"residual_diff_threshold": 1.0}, ["residual_diff_threshold is 1", "below 1"]),
         ({"max_continuous_cached_steps": -2}, ["max_continuous_cached_steps is -2"]),
+        ({"max_warmup_steps": -1}, ["max_warmup_steps is -1", "0 or more"]),
+        ({"max_warmup_steps": 10**9}, ["max_warmup_steps is 1000000000", "at most 10000"]),
+        ({"warmup_interval": 0}, ["warmup_interval is 0", "at least 1"]),
+        ({"max_cached_steps": -2}, ["max_cached_steps is -2", "-1 (no limit)"]),
+        ({"scm_compute_bins": "1000000000", "scm_cache_bins": "1"}, ["'1000000000'", "10000"]),
         ({"calibrator": "magic"}, ["'magic'", "taylorseer"]),
         ({"taylorseer_order": 3}, ["taylorseer_order is 3", "1 or 2"]),
         ({"scm_preset": "warp"}, ["'warp'", "ultra"]),
@@ -38,30 +43,12 @@ def test_bad_settings(settings: dict[str, Any], parts: list[str]) -> None:
     assert "\n" not in sentence
 
 
-def test_cache_config_of_the_library() -> None:
-    settings = CacheDiTSettings.from_cache_config(
-        {
-            "max_warmup_steps": 8,
-            "warmup_interval": 2,
-            "max_cached_steps": -1,
-            "max_continuous_cached_steps": 2,
-            "Fn_compute_blocks": 1,
-            "Bn_compute_blocks": 0,
-            "residual_diff_threshold": 0.12,
-            "enable_taylorseer": True,
-            "taylorseer_order": 1,
-        }
-    )
-    assert settings.calibrator == "taylorseer" and settings.warmup_interval == 2
+@pytest.mark.parametrize("text", ["1,x", "nan,1", "inf", "1,,2"])
+def test_custom_coefficients_are_finite_numbers(text: str) -> None:
+    with pytest.raises(AccelerationError, match="custom_coefficients is"):
+        TeaCacheSettings(custom_coefficients=text)
 
 
-def test_taylorseer_together_with_dmd() -> None:
-    with pytest.raises(
-        AccelerationError, match="enable_taylorseer is true and calibrator is 'dmd'"
-    ):
-        CacheDiTSettings.from_cache_config({"enable_taylorseer": True, "calibrator": "dmd"})
-
-
-def test_unknown_key_of_a_cache_config() -> None:
-    with pytest.raises(AccelerationError, match="'residual_threshold'"):
-        CacheDiTSettings.from_cache_config({"residual_threshold": 0.1})
+def test_a_threshold_without_end_is_refused() -> None:
+    with pytest.raises(AccelerationError, match="rel_l1_thresh is inf"):
+        TeaCacheSettings(rel_l1_thresh=float("inf"))

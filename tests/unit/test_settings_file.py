@@ -1,0 +1,262 @@
+"""Whatever a settings file holds: settings, or one sentence that names the file."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfyui_environment import ROOT
+from dit_acceleration_pack.acceleration.configuration import (
+    SECTIONS,
+    Configuration,
+    make,
+    read_configuration,
+)
+from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.settings_file import MAX_BYTES, parse, render
+
+EXAMPLES = ROOT / "tests" / "data" / "settings"
+
+
+def load(text: str | bytes, name: str = "mine.yaml") -> Configuration:
+    data = text.encode() if isinstance(text, str) else text
+    return read_configuration(parse(data, name), name)
+
+
+def sentence_of(text: str | bytes, name: str = "mine.yaml") -> str:
+    with pytest.raises(AccelerationError) as error:
+        load(text, name)
+    sentence = str(error.value)
+    assert name in sentence and "\n" not in sentence and len(sentence) < 1500, sentence
+    return sentence
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "parallel_config.yaml"])
+def test_the_examples_of_sglang_load_unchanged(name: str) -> None:
+    found = load((EXAMPLES / name).read_bytes(), name)
+    assert found.sections["cache_config"].values == {
+        "max_warmup_steps": 8,
+        "warmup_interval": 2,
+        "max_cached_steps": -1,
+        "max_continuous_cached_steps": 2,
+        "Fn_compute_blocks": 1,
+        "Bn_compute_blocks": 0,
+        "residual_diff_threshold": 0.12,
+        "calibrator": "taylorseer",
+        "taylorseer_order": 1,
+    }
+    told = " ".join(found.notices)
+    for part in ("ulysses_size", "'auto'", "extra_parallel_modules", "MultiGPU CFG Split"):
+        assert (part in told) == (name == "parallel_config.yaml")
+
+
+def test_words_of_yaml_mean_what_people_wrote() -> None:
+    """``off`` is a word here, ``1e-3`` a number and ``010`` ten, unlike in YAML 1.1."""
+    text = b"a: off\nb: 1e-3\nc: 010\nd: 2024-13-45\ne: 1:30\nf: .5\ng: -.inf\nh: ~\ni: True\nj: no"
+    assert parse(text, "x.yaml") == {
+        "a": "off",
+        "b": 0.001,
+        "c": 10,
+        "d": "2024-13-45",
+        "e": "1:30",
+        "f": 0.5,
+        "g": float("-inf"),
+        "h": None,
+        "i": True,
+        "j": "no",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (b"\xff\xfe\x00", ["UTF-8"]),
+        (b"a: 1" + b" " * MAX_BYTES, ["bytes", str(MAX_BYTES)]),
+        (b"[" * 5000, ["nested too deeply"]),
+        (b"a: &x [1]\nb: *x", ["anchors", "line 1"]),
+        (b"a: !!python/object/apply:os.system [ls]", ["tags"]),
+        (b"a: 1\na: 2", ["'a' is given twice"]),
+        (b"1: 2", ["the key 1"]),
+        (b"a: [1", ["line 1"]),
+        (b"a: " + b"9" * 5000, ["digits"]),
+        (b"--- 1\n--- 2", ["line 2"]),
+        (b"\x00", ["cannot be read as YAML"]),
+        (b"", ["is empty", "cache_config"]),
+        (b"# nothing\n", ["is empty"]),
+        (b"{}", ["is empty"]),
+        (b"[cache_config]", ["holds ['cache_config']"]),
+        (b"cache_config", ["holds 'cache_config'"]),
+        (b"cache_config: [1, 2]", ["cache_config", "[1, 2]", "keys and values"]),
+        (b"quantize_config: fp8", ["quantize_config", "'fp8'", "keys and values"]),
+        (b"cash_config: {a: 1}", ["'cash_config'", "{'a': 1}", "cache_config, teacache_config"]),
+        (b"Fn_compute_blocks: 1", ["'Fn_compute_blocks'", "belongs into the section cache_config"]),
+        (b"cache_config: {rel_l1_thresh: 1}", ["'rel_l1_thresh'", "belongs into teacache_config"]),
+        (b"cache_config: {rdt: 0.1}", ["'rdt'", "0.1", "residual_diff_threshold"]),
+        (b"cache_config: {residual_diff_threshold: high}", ["'high'", "a number"]),
+        (b"cache_config: {residual_diff_threshold: .nan}", ["residual_diff_threshold is nan"]),
+        (b"cache_config: {residual_diff_threshold: 1.5}", ["is 1.5", "below 1"]),
+        (b"cache_config: {residual_diff_threshold: }", ["is None", "a number"]),
+        (b"cache_config: {max_warmup_steps: true}", ["max_warmup_steps is True", "whole number"]),
+        (b"cache_config: {max_warmup_steps: 2.5}", ["max_warmup_steps is 2.5", "whole number"]),
+        (b"cache_config: {max_warmup_steps: 1e300}", ["max_warmup_steps is 1e+300", "between"]),
+        (b"cache_config: {calibrator: magic}", ["calibrator is 'magic'", "trajectory"]),
+        (b"cache_config: {calibrator: 3}", ["calibrator is 3", "a text"]),
+        (b"cache_config: {enable_taylorseer: 1}", ["enable_taylorseer is 1", "true or false"]),
+        (b"cache_config: {enable_taylorseer: true, calibrator: dmd}", ["'dmd'", "one forecast"]),
+        (b"cache_config: {enable_taylorseer: true, enable_foca: true}", ["one forecast"]),
+        (b"cache_config: {enable_foca: false, calibrator: foca}", ["one forecast"]),
+        (b"cache_config: {start_percent: 0.6, end_percent: 0.2}", ["0.6", "0.2", "below end"]),
+        (b"cache_config: {cache_type: DBPrune}", ["'DBPrune'", "DBCache"]),
+        (b"cache_config: {steps_computation_mask: [0, 1]}", ["[0, 1]", "begins with 1"]),
+        (b"cache_config: {steps_computation_mask: [1, 1]}", ["no 0"]),
+        (b"cache_config: {steps_computation_mask: warp}", ["'warp'", "ultra"]),
+        (
+            b"cache_config: {steps_computation_policy: static, scm_policy: dynamic}",
+            ["'static'", "'dynamic'"],
+        ),
+        (b"teacache_config: {coefficients: fluxx}", ["'fluxx'", "flux-kontext"]),
+        (b"teacache_config: {custom_coefficients: [1, x]}", ["custom_coefficients is [1, 'x']"]),
+    ],
+)
+def test_what_is_wrong_is_said(text: bytes, parts: list[str]) -> None:
+    sentence = sentence_of(text)
+    assert all(part in sentence for part in parts), sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (b'{"cache_config": {"max_warmup_steps": NaN}}', ["max_warmup_steps is nan"]),
+        (b'{"a": 1, "a": 2}', ["'a' is given twice"]),
+        (b"{", ["line 1"]),
+        (b"[" * 5000, ["nested too deeply"]),
+        (b"null", ["is empty"]),
+    ],
+)
+def test_what_is_wrong_with_json_is_said(text: bytes, parts: list[str]) -> None:
+    sentence = sentence_of(text, "mine.json")
+    assert all(part in sentence for part in parts), sentence
+
+
+def test_a_step_mask_becomes_bins() -> None:
+    """1 1 0 0 0 1 0 1 is two computed, three free, one computed, one free, one computed."""
+    found = load(b"cache_config: {steps_computation_mask: [1, 1, 0, 0, 0, 1, 0, 1]}")
+    values = found.sections["cache_config"].values
+    assert values == {"scm_compute_bins": "2,1,1", "scm_cache_bins": "3,1"}
+
+
+def test_lists_of_numbers_are_read_like_their_texts() -> None:
+    listed = load(b"cache_config: {scm_compute_bins: [6, 2, 2], scm_cache_bins: [3, 4]}")
+    written = load(b"cache_config:\n  scm_compute_bins: 6,2,2\n  scm_cache_bins: 3,4")
+    assert listed == written
+    assert listed.sections["cache_config"].values["scm_compute_bins"] == "6,2,2"
+
+
+def test_what_the_library_decides_and_this_pack_finds_out_is_named() -> None:
+    found = load(b"cache_config: {num_inference_steps: 28, enable_separate_cfg: true}")
+    told = " ".join(found.notices)
+    assert "num_inference_steps 28" in told and "enable_separate_cfg True" in told
+    assert found.sections["cache_config"].values == {}
+
+
+GOOD: dict[str, Any] = {
+    "cache_config": {
+        "max_warmup_steps": 8,
+        "warmup_interval": 2,
+        "max_cached_steps": -1,
+        "max_continuous_cached_steps": 2,
+        "Fn_compute_blocks": 1,
+        "residual_diff_threshold": 0.12,
+        "enable_taylorseer": True,
+        "taylorseer_order": 1,
+        "scm_preset": "fast",
+        "scm_policy": "static",
+        "scm_compute_bins": "6,2,2,1",
+        "scm_cache_bins": "3,4,4",
+        "start_percent": 0.0,
+        "end_percent": 0.9,
+    },
+    "teacache_config": {
+        "rel_l1_thresh": 0.4,
+        "coefficients": "custom",
+        "custom_coefficients": [498.65, -283.78, 55.86, -3.82, 0.264],
+        "residual_device": "cpu",
+    },
+    "parallelism_config": {"ulysses_size": "auto", "parallel_kwargs": {"modules": ["vae"]}},
+}
+
+ODD_VALUES: list[Any] = [
+    *(None, True, False, 0, -1, 1, 2, 3.7, 1e308, -1e308, float("nan"), float("inf"), 10**40),
+    *("", " ", "none", "off", "yes", "1e-3", "ü" * 300, "a\nb", "\ud800", "\x07", "0x10", "1_000"),
+    *([], {}, [[]], [1, "x"], {"a": {"b": {"c": 1}}}, [True], "6,2", "static", "medium", "raw"),
+]
+# Put into the text of a file: what only a text can hold.
+ODD_TEXTS = [
+    *(": ", "- ", "\t", "&a ", "*a", "!!python/object:os.system ", "{", "}", "[", "]", "'", '"'),
+    *("<<: ", "2024-02-31", "1:30:61", "0o17", "%", "@", "`", "|\n ", "? ", "---\n", "...\n", "#"),
+    *("\x00", "\u2028", "\ufeff", "!!timestamp 2024-99-99", "!!binary x", "!!set {a}", "," * 9),
+]
+ODD_BYTES = [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\x00\x01", b"\xfe\xff"]
+
+
+def mutated(rng: random.Random) -> tuple[bytes, str]:
+    """A good file with one to three things wrong (or only different) with it."""
+    data = json.loads(json.dumps(GOOD))
+    for _ in range(rng.randint(0, 2)):
+        part = rng.choice([data, *(v for v in data.values() if isinstance(v, dict))])
+        key = rng.choice([*part, "unknown", "ü", "cache_config", "calibrator", "cache_type", "<<"])
+        change = rng.randrange(3)
+        if change == 0:
+            part.pop(key, None)
+        elif change == 1:
+            part[key] = rng.choice(ODD_VALUES)
+        else:
+            part[rng.choice([*part, "x" * 500, "0", ""])] = part.get(key)
+    name = rng.choice(["mine.yaml", "mine.yml", "mine.json"])
+    text = render(data, name)
+    content = text.encode("utf-8", "surrogatepass")
+    for _ in range(rng.randint(0, 2)):
+        at = rng.randrange(len(content) + 1)
+        odd = rng.choice([*(t.encode() for t in ODD_TEXTS), *ODD_BYTES])
+        cut = rng.choice([0, 0, 1, 5, 40])
+        content = content[:at] + odd + content[at + cut :]
+    return content, name
+
+
+def test_a_thousand_mutations_give_settings_or_a_sentence() -> None:
+    rng = random.Random(20261120)
+    good, refused = 0, set()
+    for _ in range(1000):
+        content, name = mutated(rng)
+        try:
+            found = load(content, name)
+        except AccelerationError as error:
+            sentence = str(error)
+            assert name in sentence and "\n" not in sentence and len(sentence) < 2000, content
+            sentence.encode("utf-8")
+            refused.add(sentence)
+            continue
+        good += 1
+        for key, given in found.sections.items():
+            settings = make(SECTIONS[key], given.values, given.origins)
+            assert all(getattr(settings, name) == value for name, value in given.values.items())
+    # Both outcomes are really met, and in variety.
+    assert good > 100 and len(refused) > 200
+
+
+@pytest.mark.parametrize("levels", [9, 30])
+def test_a_bomb_of_anchors_costs_nothing(levels: int) -> None:
+    lines = ["a0: &a0 [x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
+    assert "anchors" in sentence_of("\n".join(lines))
+
+
+def test_reading_a_file_leaves_the_loaders_of_the_library_as_they_were(tmp_path: Path) -> None:
+    import yaml
+
+    load(b"cache_config: {enable_taylorseer: yes}")
+    assert yaml.safe_load("a: off\nb: &x 1\nc: *x") == {"a": False, "b": 1, "c": 1}
