@@ -153,6 +153,10 @@ class DecisionEngine:
         """Whether the last decision of a branch fell into the warm-up."""
         return bool(self._manager.get_context(key).is_in_warmup())
 
+    def cached_steps(self, key: str) -> int:
+        """How many steps of a branch were served from the cache."""
+        return len(self._manager.get_context(key).cached_steps)
+
     def reused(self, key: str, step: int) -> None:
         """Tell the library that ``step`` was served from the cache."""
         context = self._manager.get_context(key)

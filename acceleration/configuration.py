@@ -18,9 +18,10 @@ from typing import Any
 
 from . import cache_dit_names
 from .errors import AccelerationError, shown
+from .report import DEFAULT
 from .settings import CacheDiTSettings, TeaCacheSettings
 
-NODE, DEFAULT = "node", "default"
+NODE = "node"
 
 LIST_FIELDS = ("scm_compute_bins", "scm_cache_bins", "custom_coefficients")
 """Texts of numbers with commas; a file may write them as lists."""

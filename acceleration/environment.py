@@ -92,10 +92,17 @@ def from_environment(key: str, environ: Environment, secondary: bool = False) ->
 def settings_for(
     key: str,
     node: Mapping[str, Any],
-    configuration: Configuration | None,
+    configuration: Any,
     environ: Environment = os.environ,
 ) -> Resolved:
-    """What a node uses on this server; see ``resolve``."""
+    """What a node uses on this server; see ``resolve``.
+
+    ``configuration`` is whatever came in through the node's socket, so it is looked at here.
+    """
+    if configuration is not None and not isinstance(configuration, Configuration):
+        raise AccelerationError(
+            f"config is a {type(configuration).__name__}: connect Load Acceleration Config."
+        )
     first = from_environment(key, environ)
     found = resolve(key, node, configuration, first)
     if key not in WITH_SECONDARY:

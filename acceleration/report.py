@@ -6,6 +6,12 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+DEFAULT = "default"
+"""Origin of a setting that nobody has set."""
+
+SWITCHED_OFF = "switched off"
+"""Outcome of a lever that an operator has locked."""
+
 
 @dataclass
 class EvaluationRecord:
@@ -36,6 +42,8 @@ class RunReport:
 
     technique: str
     settings: dict[str, Any]
+    origins: dict[str, str] = field(default_factory=dict)
+    """Where each setting comes from: node, file, environment variable or default."""
     family: str = ""
     structure: str = ""
     sampler: str = ""
@@ -48,7 +56,7 @@ class RunReport:
     residual_peak_bytes: int = 0
     seconds: float = 0.0
     outcome: str = "running"
-    """``finished``, ``interrupted`` (error or Cancel) or ``running``."""
+    """``finished``, ``interrupted`` (error or Cancel), ``running`` or ``switched off``."""
 
     @property
     def computed(self) -> int:
@@ -91,7 +99,7 @@ class RunReport:
         """What was gained, or why nothing was, in one sentence."""
         total = len(self.evaluations)
         if not total:
-            return f"{self.technique}: no model evaluation was seen."
+            return f"{self.technique}: {self.explanation or 'no model evaluation was seen'}."
         text = f"{self.technique}: "
         if self.outcome == "interrupted":
             text += f"stopped in step {self.steps_begun} of {self.steps}; "
@@ -108,6 +116,8 @@ class RunReport:
 
     def text(self) -> str:
         """A few lines for people."""
+        if self.outcome == SWITCHED_OFF:
+            return self.sentence()
         lines = [
             self.sentence(),
             f"Model: {self.family or 'unknown'} ({self.structure or 'not accelerated'}); sampler "
@@ -123,6 +133,13 @@ class RunReport:
                 f"Residuals: {self.residual_peak_bytes / 2**20:.1f} MiB at peak, kept on "
                 f"{self.residual_placement}."
             )
+        chosen = [
+            f"{name} {self.settings[name]} ({origin})"
+            for name, origin in self.origins.items()
+            if origin != DEFAULT
+        ]
+        if chosen:
+            lines.append(f"Settings: {', '.join(chosen)}; the rest as by default.")
         lines += [f"Note: {notice}." for notice in self.notices]
         return "\n".join(lines)
 
@@ -131,6 +148,7 @@ class RunReport:
         return {
             "technique": self.technique,
             "settings": self.settings,
+            "origins": self.origins,
             "family": self.family,
             "structure": self.structure,
             "sampler": self.sampler,

@@ -10,13 +10,17 @@ from ..acceleration.cache_dit_adapter import is_installed
 from .apply_cache_dit import ApplyCacheDiT
 from .apply_tea_cache import ApplyTeaCache
 from .calibrate_tea_cache import CalibrateTeaCache
+from .load_config import LoadAccelerationConfig
 from .report import AccelerationReport
+from .save_config import SaveAccelerationConfig
 
 NODES: list[type[io.ComfyNode]] = [
     ApplyCacheDiT,
     ApplyTeaCache,
     CalibrateTeaCache,
     AccelerationReport,
+    LoadAccelerationConfig,
+    SaveAccelerationConfig,
 ]
 
 

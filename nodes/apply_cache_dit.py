@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..acceleration import host
+from ..acceleration.environment import settings_for
 from ..acceleration.policies.cache_dit import CacheDiT
 from ..acceleration.settings import (
     CALIBRATORS,
@@ -14,7 +15,7 @@ from ..acceleration.settings import (
     SCM_PRESETS,
     CacheDiTSettings,
 )
-from .shared_inputs import node_id, window_inputs
+from .shared_inputs import config_input, node_id, window_inputs
 
 CATEGORY = "model/acceleration"
 
@@ -41,15 +42,18 @@ class ApplyCacheDiT(io.ComfyNode):
                 *_forecast_inputs(default),
                 *_mask_inputs(default),
                 *window_inputs(default),
+                config_input(),
             ],
             outputs=[io.Model.Output(tooltip="The same model, sampling with Cache-DiT.")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, model: Any, **settings: Any) -> io.NodeOutput:
-        technique = CacheDiT(CacheDiTSettings(**settings))
-        return io.NodeOutput(host.attach(model, technique, node_id(cls)))
+    def execute(cls, model: Any, config: Any = None, **settings: Any) -> io.NodeOutput:
+        found = settings_for("cache_config", settings, config)
+        second = CacheDiT(found.second.settings) if found.second else None
+        technique = CacheDiT(found.settings)
+        return io.NodeOutput(host.attach_lossy(model, technique, node_id(cls), found, second))
 
 
 def _threshold_inputs(default: CacheDiTSettings) -> list[Any]:

@@ -7,9 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..acceleration import host
+from ..acceleration.environment import settings_for
 from ..acceleration.policies.tea_cache import TeaCache, published_fits
 from ..acceleration.settings import CALIBRATORS, TeaCacheSettings
-from .shared_inputs import node_id, window_inputs
+from .shared_inputs import config_input, node_id, window_inputs
 
 
 class ApplyTeaCache(io.ComfyNode):
@@ -32,15 +33,17 @@ class ApplyTeaCache(io.ComfyNode):
                 io.Model.Input("model", tooltip="A diffusion transformer such as FLUX or Wan."),
                 *_threshold_inputs(default),
                 *window_inputs(default),
+                config_input(),
             ],
             outputs=[io.Model.Output(tooltip="The same model, sampling with TeaCache.")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, model: Any, **settings: Any) -> io.NodeOutput:
-        technique = TeaCache(TeaCacheSettings(**settings), host.calibrated_fit)
-        return io.NodeOutput(host.attach(model, technique, node_id(cls)))
+    def execute(cls, model: Any, config: Any = None, **settings: Any) -> io.NodeOutput:
+        found = settings_for("teacache_config", settings, config)
+        technique = TeaCache(found.settings, host.calibrated_fit)
+        return io.NodeOutput(host.attach_lossy(model, technique, node_id(cls), found))
 
 
 def _threshold_inputs(default: TeaCacheSettings) -> list[Any]:

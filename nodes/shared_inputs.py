@@ -8,6 +8,19 @@ from comfy_api.latest import io
 
 from ..acceleration.settings import RESIDUAL_DEVICES, CacheDiTSettings, TeaCacheSettings
 
+AccelConfig = io.Custom("ACCEL_CONFIG")
+"""A settings file, read and checked: ``acceleration.configuration.Configuration``."""
+
+
+def config_input() -> Any:
+    """Settings of a file; the last input of every node that has some."""
+    return AccelConfig.Input(
+        "config",
+        optional=True,
+        tooltip="Settings of a file, from Load Acceleration Config. A value of this node that is "
+        "not its default wins over the file, the file over the server's environment.",
+    )
+
 
 def node_id(node: type[io.ComfyNode]) -> str | None:
     """Id in the graph of the node that is executed; its schema must list the hidden input."""

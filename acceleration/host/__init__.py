@@ -7,7 +7,15 @@ from .calibrations import (
     checkpoint_identity,
     save_calibration,
 )
+from .config_files import (
+    choices,
+    fingerprint,
+    load_configuration,
+    save_configuration,
+    settings_of,
+)
 from .levers import Lever, LeverReport, lever_of, levers_of, put
+from .locking import attach_lossy
 from .model import (
     free_memory,
     network_of,
@@ -22,19 +30,25 @@ __all__ = [
     "Lever",
     "LeverReport",
     "attach",
+    "attach_lossy",
     "branch_key",
     "calibrated_fit",
     "calibration_file",
     "checkpoint_identity",
+    "choices",
+    "fingerprint",
     "free_memory",
     "last_report",
     "lever_of",
     "levers_of",
+    "load_configuration",
     "network_of",
     "put",
     "sample",
     "sampler_choices",
     "sampler_name",
     "save_calibration",
+    "save_configuration",
+    "settings_of",
     "structure_of",
 ]

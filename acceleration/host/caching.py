@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..configuration import Resolved
 from ..policies import Technique
 from ..report import RunReport
 from ..run import Call, SamplingRun
@@ -22,13 +23,27 @@ KEY = "dit_acceleration"
 """Key of the caching lever and of its run in ``transformer_options``."""
 
 
+# Families whose checkpoints come in pairs, one expert for high and one for low noise (Wan 2.2).
+TWO_EXPERTS = ("Wan", "Wan VACE")
+# The second expert begins where the first has taken away noise; a whole run begins at the full
+# noise, up to the rounding of a scheduler.
+SECOND_BEGINS_BELOW = 0.98
+
+
 class CachingAttachment:
     """The caching lever. The run travels in the run's own ``transformer_options``."""
 
     def __init__(
-        self, technique: Technique, replaced: str | None = None, node_id: str | None = None
+        self,
+        technique: Technique,
+        replaced: str | None = None,
+        node_id: str | None = None,
+        resolved: Resolved | None = None,
+        second: Technique | None = None,
     ) -> None:
         self.technique = technique
+        self.resolved = resolved
+        self.second = second
         self.replaced = replaced
         self._live = LiveNode(node_id) if node_id is not None else None
         self.last_report: RunReport | None = None
@@ -37,6 +52,11 @@ class CachingAttachment:
     def name(self) -> str:
         """The technique's name."""
         return self.technique.name
+
+    @property
+    def settings(self) -> Any:
+        """What was asked for, for a settings file."""
+        return getattr(self.technique, "settings", None)
 
     def wrappers(self) -> list[tuple[str, Callable[..., Any]]]:
         """One opens and closes the sampling run, the other runs every model call through it."""
@@ -67,12 +87,16 @@ class CachingAttachment:
 
     def _open(self, patcher: Any, sampler: Any, sigmas: Any) -> SamplingRun:
         sampling = patcher.get_model_object("model_sampling")
+        technique, resolved = self.technique, self.resolved
+        second = self.second is not None and is_second_expert(patcher, sampling, sigmas)
+        if second and self.second is not None and resolved is not None:
+            technique, resolved = self.second, resolved.second
         window = tuple(
             float(sampling.percent_to_sigma(percent))
-            for percent in (self.technique.start_percent, self.technique.end_percent)
+            for percent in (technique.start_percent, technique.end_percent)
         )
         run = SamplingRun(
-            self.technique,
+            technique,
             Schedule.from_sigmas(sigmas.tolist()),
             sampler_name(sampler),
             network_of(patcher),
@@ -84,6 +108,15 @@ class CachingAttachment:
             run.run_plainly(
                 "the core's EasyCache or LazyCache is on the same model; two caches would work on "
                 "each other's errors, so this one skips nothing: remove one of them"
+            )
+        if resolved is not None:
+            run.report.origins = dict(resolved.origins)
+            for notice in resolved.notices:
+                run.report.notice(notice)
+        if second:
+            run.report.notice(
+                "this run begins below the full noise, as the second expert of Wan 2.2 does, so "
+                "the server's values for it were used"
             )
         if self.replaced:
             run.report.notice(
@@ -152,11 +185,33 @@ def branch_label(options: dict[str, Any]) -> str:
     return label
 
 
-def attach(model: Any, technique: Technique, node_id: str | None = None) -> Any:
+def is_second_expert(patcher: Any, sampling: Any, sigmas: Any) -> bool:
+    """Whether a run looks like the low-noise part of a model of two experts."""
+    structure = structure_of(patcher)
+    if structure is None or structure.family.name not in TWO_EXPERTS or not len(sigmas):
+        return False
+    return float(sigmas[0]) < SECOND_BEGINS_BELOW * float(sampling.sigma_max)
+
+
+def attach(
+    model: Any,
+    technique: Technique,
+    node_id: str | None = None,
+    resolved: Resolved | None = None,
+    second: Technique | None = None,
+) -> Any:
     """A clone of a MODEL that samples with a caching technique.
 
-    A technique attached before is replaced, as one model has one caching policy. The node with
-    ``node_id`` shows the runs while they run.
+    A technique attached before is replaced, as one model has one caching policy.
+
+    Parameters
+    ----------
+    node_id
+        The node that shows the runs while they run.
+    resolved
+        Where the settings come from, for the report.
+    second
+        What runs of the second expert of a model of two use instead.
 
     Raises
     ------
@@ -178,10 +233,11 @@ def attach(model: Any, technique: Technique, node_id: str | None = None) -> Any:
     replaced = earlier.name if earlier is not None else None
     if replaced:
         log.info("%s replaces %s on this model.", technique.name, replaced)
-    return put(model, KEY, CachingAttachment(technique, replaced, node_id))
+    return put(model, KEY, CachingAttachment(technique, replaced, node_id, resolved, second))
 
 
 def last_report(model: Any) -> RunReport | None:
     """The caching report of the last finished run of a MODEL or of a clone of it."""
     lever = lever_of(model, KEY)
-    return lever.last_report if isinstance(lever, CachingAttachment) else None
+    report = lever.last_report if lever is not None else None
+    return report if isinstance(report, RunReport) else None

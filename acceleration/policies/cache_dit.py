@@ -90,6 +90,8 @@ class CacheDiTPolicy:
             return "threshold 0"
         if diff is not None and self._settings.residual_diff_threshold <= diff:
             return "above threshold"
+        if 0 <= self._settings.max_cached_steps <= self._engine.cached_steps(branch):
+            return "max_cached_steps used up"
         return "limit of cached steps"
 
     def computed(
@@ -113,7 +115,12 @@ class CacheDiTPolicy:
         settings, steps = self._settings, self._info.schedule.steps
         if settings.residual_diff_threshold == 0 and self._mask is None:
             return "residual_diff_threshold is 0, which never skips"
-        if settings.max_warmup_steps >= steps - 1 and self._mask is None:
+        if settings.max_cached_steps == 0 and not self._static:
+            return "max_cached_steps is 0, which never skips"
+        if settings.max_cached_steps > 0 and report.skipped:
+            return f"max_cached_steps allows {settings.max_cached_steps} in all"
+        whole = settings.warmup_interval == 1
+        if whole and settings.max_warmup_steps >= steps - 1 and self._mask is None:
             return (
                 f"{steps} steps with a warm-up of {settings.max_warmup_steps} leave "
                 f"{max(steps - settings.max_warmup_steps, 0)} to skip: lower max_warmup_steps"
@@ -190,6 +197,12 @@ class CacheDiT:
             info.structure.block_count
         ):
             found.append("Fn + Bn covers every block, so nothing can be skipped")
+        planned = preset != "none" or bool(self.settings.compute_bins)
+        if planned and self.settings.scm_policy == "static" and self.settings.max_cached_steps >= 0:
+            found.append(
+                "with scm_policy static the step plan decides alone, so max_cached_steps has no "
+                "effect"
+            )
         return found
 
     def open(self, info: RunInfo) -> CacheDiTPolicy:
