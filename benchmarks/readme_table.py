@@ -20,7 +20,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 FILES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 SAMPLER, DEFAULT = "euler", "R 0.24 MC 3"
 # Tables that other scripts write.
-ELSEWHERE = ("families", "presets")
+ELSEWHERE = ("families", "presets", "environment")
 NONE = "–"
 
 Rows = Sequence[Mapping[str, Any]]
