@@ -19,41 +19,49 @@ def unmarked(name: str) -> AbstractContextManager[None]:
     return _NOTHING
 
 
-class Span:
-    """Time between its making and ``stop``.
+class Moment:
+    """A moment in a device's work.
 
-    On a CUDA device two events are recorded in the stream and read only when all is over: a
+    On a CUDA device an event is recorded in the stream and read only when all is over: a
     processor clock would charge one evaluation's work to whichever call waits for it.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
-        self._seconds = 0.0
+        self._event: torch.cuda.Event | None = None
         if device.type == "cuda":
-            self._events = (
-                torch.cuda.Event(enable_timing=True),
-                torch.cuda.Event(enable_timing=True),
-            )
-            self._events[0].record(torch.cuda.current_stream(device))
+            self._event = torch.cuda.Event(enable_timing=True)
+            self._event.record(torch.cuda.current_stream(device))
+        self._clock = time.perf_counter()
+
+    @property
+    def reached(self) -> bool:
+        """Whether the device has come so far. Never waits."""
+        return self._event is None or self._event.query()
+
+    def since(self, earlier: Moment) -> float:
+        """Seconds between two moments. On CUDA this waits for the work: read it after the run."""
+        if self._event is None or earlier._event is None:
+            return self._clock - earlier._clock
+        self._event.synchronize()
+        return earlier._event.elapsed_time(self._event) / 1000
+
+
+class Span:
+    """Time between its making and ``stop``."""
+
+    def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._began = time.perf_counter()
+        self._began = self._ended = Moment(device)
 
     def stop(self) -> Span:
         """End the span; may be read from now on."""
-        if self._events is not None:
-            self._events[1].record(torch.cuda.current_stream(self._device))
-        self._seconds = time.perf_counter() - self._began
+        self._ended = Moment(self._device)
         return self
 
     def seconds_if_over(self) -> float | None:
         """Length in seconds, or None while the device is still at it. Never waits."""
-        if self._events is not None and not self._events[1].query():
-            return None
-        return self.seconds()
+        return self.seconds() if self._ended.reached else None
 
     def seconds(self) -> float:
         """Length in seconds. On CUDA this waits for the work: read it after the run."""
-        if self._events is None:
-            return self._seconds
-        self._events[1].synchronize()
-        return self._events[0].elapsed_time(self._events[1]) / 1000
+        return self._ended.since(self._began)

@@ -10,7 +10,9 @@ from ..acceleration.cache_dit_adapter import is_installed
 from .apply_cache_dit import ApplyCacheDiT
 from .apply_tea_cache import ApplyTeaCache
 from .calibrate_tea_cache import CalibrateTeaCache
+from .compare_quality import CompareQuality
 from .load_config import LoadAccelerationConfig
+from .profile import ProfileSampling
 from .report import AccelerationReport
 from .save_config import SaveAccelerationConfig
 
@@ -18,6 +20,8 @@ NODES: list[type[io.ComfyNode]] = [
     ApplyCacheDiT,
     ApplyTeaCache,
     CalibrateTeaCache,
+    CompareQuality,
+    ProfileSampling,
     AccelerationReport,
     LoadAccelerationConfig,
     SaveAccelerationConfig,

@@ -8,6 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..acceleration import host
+from ..acceleration.plots import as_image_batch, message_plot, run_plot
 
 NO_ACCELERATION = "This MODEL has no acceleration node before it."
 NOT_SAMPLED = "This MODEL has not been sampled yet: connect `after` to what comes after sampling."
@@ -39,6 +40,10 @@ class AccelerationReport(io.ComfyNode):
                 io.MatchType.Output(template=anything, display_name="after"),
                 io.String.Output(display_name="text", tooltip="The report in words."),
                 io.String.Output(display_name="json", tooltip="The report as JSON."),
+                io.Image.Output(
+                    display_name="plot",
+                    tooltip="Change and threshold, decisions, and time of every evaluation.",
+                ),
             ],
             is_output_node=True,
             not_idempotent=True,
@@ -60,7 +65,9 @@ class AccelerationReport(io.ComfyNode):
         else:
             text = NOT_SAMPLED if levers else NO_ACCELERATION
         data = json.dumps(_as_dict(reports))
-        return io.NodeOutput(after, text, data, ui={"text": [text, data]})
+        caching = reports.get(host.KEY)
+        plot = run_plot(caching.as_dict()) if caching else message_plot(text.partition("\n")[0])
+        return io.NodeOutput(after, text, data, as_image_batch(plot), ui={"text": [text, data]})
 
 
 def _as_dict(reports: dict[str, host.LeverReport]) -> dict[str, Any]:

@@ -19,11 +19,13 @@ from .locking import attach_lossy
 from .model import (
     free_memory,
     network_of,
+    progress,
     sample,
     sampler_choices,
     sampler_name,
     structure_of,
 )
+from .profiling import profile
 
 __all__ = [
     "KEY",
@@ -43,6 +45,8 @@ __all__ = [
     "levers_of",
     "load_configuration",
     "network_of",
+    "profile",
+    "progress",
     "put",
     "sample",
     "sampler_choices",

@@ -13,7 +13,8 @@ from ..policies import Technique
 from ..report import RunReport
 from ..run import Call, SamplingRun
 from ..schedule import Schedule
-from .levers import lever_of, put, require_model
+from ..timing import unmarked
+from .levers import PROFILE_KEY, lever_of, put, require_model
 from .live import LiveNode
 from .model import free_memory, network_of, sampler_name, structure_of
 
@@ -142,6 +143,7 @@ class CachingAttachment:
                 key=(id(executor.class_obj), *branch_key(x, options, control)),
                 label=branch_label(options),
                 device=x.device,
+                mark=getattr(options.get(PROFILE_KEY), "mark", unmarked),
             )
         )
 

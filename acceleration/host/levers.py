@@ -14,6 +14,9 @@ from ..errors import AccelerationError
 PREFIX = "dit_acceleration"
 """Every key of ours begins with this."""
 
+PROFILE_KEY = f"{PREFIX}.profile"
+"""Key of the profiling lever and of its run in ``transformer_options``, which caching reads."""
+
 
 class LeverReport(Protocol):
     """What a lever did in its last run, as plain data without tensors."""
@@ -60,14 +63,21 @@ def require_model(model: Any, name: str) -> None:
 def put(model: Any, key: str, lever: Lever) -> Any:
     """A clone of a MODEL with a lever, in the place of one of the same key."""
     require_model(model, lever.name)
+    patched = without(model, key)
+    for kind, wrapper in lever.wrappers():
+        patched.add_wrapper_with_key(kind, key, wrapper)
+    patched.set_attachments(key, lever)
+    return patched
+
+
+def without(model: Any, key: str) -> Any:
+    """A clone of a MODEL without the lever of a key."""
     from comfy.patcher_extension import WrappersMP
 
     patched = model.clone()
     for kind in (v for k, v in vars(WrappersMP).items() if k.isupper()):
         patched.remove_wrappers_with_key(kind, key)
-    for kind, wrapper in lever.wrappers():
-        patched.add_wrapper_with_key(kind, key, wrapper)
-    patched.set_attachments(key, lever)
+    patched.remove_attachments(key)
     return patched
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,6 +39,14 @@ def sample(model: Any, **arguments: Any) -> Any:
     import nodes as host_nodes
 
     return host_nodes.common_ksampler(model, **arguments)
+
+
+def progress(total: int) -> Callable[[int], None]:
+    """A progress bar on the running node; telling it how far it is also lets Cancel through."""
+    import comfy.utils
+
+    bar = comfy.utils.ProgressBar(total)
+    return lambda done: bar.update_absolute(done)
 
 
 def sampler_choices() -> tuple[list[str], list[str]]:

@@ -1,0 +1,143 @@
+"""Profiling on a MODEL: the host's wrappers around a sampling run and its evaluations."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import AccelerationError
+from ..profile_report import ProfileReport
+from ..profiling import ProfiledCall, ProfileRun, ProfileSettings
+from ..schedule import Schedule
+from .caching import branch_label
+from .levers import PROFILE_KEY, lever_of, put, require_model, without
+
+log = logging.getLogger("dit_acceleration")
+
+# The host's key of its own compiling wrapper (comfy_api.torch_helpers.torch_compile).
+COMPILE_KEY = "torch.compile"
+
+
+class ProfilingLever:
+    """The profiling lever. The run travels in the run's own ``transformer_options``."""
+
+    name = "Profile Sampling"
+
+    def __init__(self, settings: ProfileSettings, filename_prefix: str) -> None:
+        self.settings = settings
+        self.filename_prefix = filename_prefix
+        self.last_report: ProfileReport | None = None
+
+    def wrappers(self) -> list[tuple[str, Callable[..., Any]]]:
+        """One opens and closes the profile of a run, the other passes every model call."""
+        from comfy.patcher_extension import WrappersMP
+
+        return [
+            (WrappersMP.OUTER_SAMPLE, self.outer_sample),
+            (WrappersMP.APPLY_MODEL, self.apply_model),
+        ]
+
+    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """OUTER_SAMPLE: ``(noise, latent_image, sampler, sigmas, …)``."""
+        guider = executor.class_obj
+        sigmas: Any = kwargs.get("sigmas", args[3] if len(args) > 3 else None)
+        device = getattr(guider.model_patcher, "load_device", torch.device("cpu"))
+        schedule = Schedule.from_sigmas(sigmas.tolist())
+        run = ProfileRun(self.settings, schedule, device, output_folder(), self._new_file)
+        options = guider.model_options.setdefault("transformer_options", {})
+        options[PROFILE_KEY] = run
+        finished = False
+        try:
+            output = executor(*args, **kwargs)
+            finished = True
+            return output
+        finally:
+            options.pop(PROFILE_KEY, None)
+            self.last_report = run.close(finished)
+            log.info("%s", self.last_report.sentence())
+
+    @staticmethod
+    def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """APPLY_MODEL: ``(x, t, c_concat, c_crossattn, control, transformer_options, …)``."""
+        options = kwargs.get("transformer_options", args[5] if len(args) > 5 else {})
+        run: ProfileRun | None = options.get(PROFILE_KEY)
+        network = getattr(executor.class_obj, "diffusion_model", None)
+        if run is None or network is None or "sigmas" not in options:
+            return executor(*args, **kwargs)
+        return run.evaluate(
+            ProfiledCall(
+                execute=lambda: executor(*args, **kwargs),
+                network=network,
+                sigma=options["sigmas"],
+                branch=branch_label(options),
+                device=args[0].device,
+                is_compiled=lambda: is_compiled(network, options),
+            )
+        )
+
+    def _new_file(self, ending: str) -> Path:
+        """A new file in the host's output folder, numbered as the host numbers pictures."""
+        import folder_paths
+
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(
+            self.filename_prefix, str(output_folder())
+        )
+        return Path(folder) / f"{name}_{counter:05}_{ending}"
+
+
+def is_compiled(network: Any, options: dict[str, Any]) -> bool:
+    """Whether torch.compile is on a network, or will be put on it further in."""
+    from comfy.patcher_extension import WrappersMP
+
+    if COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
+        return True
+    return any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in network.modules()
+    )
+
+
+def profile(model: Any, settings: ProfileSettings, filename_prefix: str) -> Any:
+    """A MODEL whose sampling runs are profiled; with 0 evaluations, one whose runs are not.
+
+    Raises
+    ------
+    AccelerationError
+        When the input is no MODEL, or the file name would leave the output folder.
+    """
+    lever = ProfilingLever(settings, safe_prefix(filename_prefix))
+    require_model(model, lever.name)
+    if settings.evaluations:
+        return put(model, PROFILE_KEY, lever)
+    return without(model, PROFILE_KEY) if lever_of(model, PROFILE_KEY) is not None else model
+
+
+def output_folder() -> Path:
+    """Where the host saves."""
+    import folder_paths
+
+    return Path(folder_paths.get_output_directory()).resolve()
+
+
+def safe_prefix(prefix: str) -> str:
+    """A file name prefix without characters that some systems refuse.
+
+    Raises
+    ------
+    AccelerationError
+        When it is empty or leads out of the host's output folder.
+    """
+    cleaned = re.sub(r'[<>:"|?*\x00-\x1f]', "_", prefix.replace("\\", "/")).strip()
+    output = output_folder()
+    target = (output / cleaned).resolve()
+    if target == output or not target.is_relative_to(output) or cleaned.endswith("/"):
+        raise AccelerationError(
+            f"filename_prefix is {prefix!r}, which names no file inside ComfyUI's output folder: "
+            "use a name such as profile/sampling."
+        )
+    return cleaned
