@@ -109,7 +109,7 @@ class RunReport:
         text += f"skipped {self.skipped} of {total} evaluations"
         saved = self.seconds_saved()
         if saved is not None:
-            text += f", about {saved:.2g} s of {self.seconds + saved:.2g} s saved"
+            text += f", about {_duration(saved)} of {_duration(self.seconds + saved)} saved"
         if self.explanation:
             text += f"; {self.explanation}"
         return text + "."
@@ -167,3 +167,13 @@ class RunReport:
             "notices": list(self.notices),
             "decisions": [asdict(e) for e in self.evaluations],
         }
+
+
+def _duration(seconds: float) -> str:
+    """A length of time for people, to about two digits."""
+    if abs(seconds) < 10:
+        return f"{seconds:.2g} s"
+    if abs(seconds) < 100:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"

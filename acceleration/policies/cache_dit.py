@@ -120,19 +120,12 @@ class CacheDiTPolicy:
         if settings.max_cached_steps > 0 and report.skipped:
             return f"max_cached_steps allows {settings.max_cached_steps} in all"
         whole = settings.warmup_interval == 1
-        if whole and settings.max_warmup_steps >= steps - 1 and self._mask is None:
+        if whole and settings.max_warmup_steps >= steps / 2 and self._mask is None:
             return (
-                f"{steps} steps with a warm-up of {settings.max_warmup_steps} leave "
-                f"{max(steps - settings.max_warmup_steps, 0)} to skip: lower max_warmup_steps"
+                f"{steps} steps, warm-up {settings.max_warmup_steps}: only {self._skippable()} "
+                "could be skipped; lower max_warmup_steps"
             )
-        evaluations = report.evaluations
-        free = sum(e.reason != "warm-up" for e in evaluations)
-        if free <= len(evaluations) / 2 and report.outcome == "finished":
-            return (
-                f"{steps} steps, warm-up {settings.max_warmup_steps}: only {free} could be "
-                "skipped; lower max_warmup_steps"
-            )
-        diffs = [e.diff for e in evaluations if e.diff is not None]
+        diffs = [e.diff for e in report.evaluations if e.diff is not None]
         if not diffs:
             return None
         typical = statistics.median(diffs)
@@ -149,6 +142,12 @@ class CacheDiTPolicy:
                 f"{settings.residual_diff_threshold:g}: raise residual_diff_threshold to skip more"
             )
         return None
+
+    def _skippable(self) -> int:
+        """How many steps after the warm-up could be skipped at most."""
+        left = max(self._info.schedule.steps - self._settings.max_warmup_steps, 0)
+        limit = self._settings.max_continuous_cached_steps
+        return left if limit < 0 else left - left // (limit + 1)
 
     def close(self) -> None:
         self._engine.close()

@@ -309,7 +309,7 @@ def test_says_that_the_steps_are_too_few(model: Any) -> None:
     run.sample(steps=4)
     run.check(4, 4)
     sentence = run.report.sentence()
-    assert "4 steps with a warm-up of 4" in sentence
+    assert "4 steps, warm-up 4: only 0 could be skipped" in sentence
     assert "lower max_warmup_steps" in sentence
 
 

@@ -14,6 +14,8 @@ import { recall, remember } from "./memory.js";
 /** @typedef {import("./types").GraphNode} GraphNode */
 
 const EVENT = "dit_acceleration.progress";
+/** Name of the widget in which the front end shows a node's progress text. */
+const HOST_TEXT = "$$node-text-preview";
 
 /** @type {WeakMap<GraphNode, Panel>} */
 const panels = new WeakMap();
@@ -64,6 +66,16 @@ function receive(progress) {
   if (workflow === shown) show(progress);
 }
 
+/**
+ * Take away the text that is meant for clients without a panel, before it is ever drawn.
+ * @param {string} id
+ */
+function dropText(id) {
+  const node = told.has(id) ? find(id) : undefined;
+  const text = node?.widgets?.find((widget) => widget.name === HOST_TEXT);
+  if (node && text) node.removeWidget?.(text);
+}
+
 function restore() {
   for (const progress of recall(shownGraph().id)) show(progress);
 }
@@ -80,12 +92,10 @@ app.registerExtension({
   setup() {
     addStyle();
     api.addEventListener(EVENT, (event) => receive(event.detail));
-    // The panel says it better than the text that is meant for clients without one.
-    api.addEventListener(
-      "progress_text",
-      (event) => told.has(event.detail?.nodeId) && event.stopImmediatePropagation(),
-      { capture: true },
-    );
+    api.addEventListener("progress_text", (event) => {
+      // The front end's own listener must have had its turn.
+      queueMicrotask(() => dropText(String(event.detail?.nodeId)));
+    });
   },
   afterConfigureGraph: restore,
 });

@@ -64,7 +64,7 @@ export class Panel {
       ...rows(progress),
       legend(progress),
       gains(progress),
-      ...(progress.sentence ? [part("sentence", progress.sentence)] : []),
+      ...(progress.sentence ? [part("sentence", sentence(progress))] : []),
     );
   }
 }
@@ -79,6 +79,15 @@ function heading(progress) {
     part("place", progress.outcome === "interrupted" ? `stopped in ${place}` : place),
   );
   return line;
+}
+
+/**
+ * The sentence without its beginning, which the heading says.
+ * @param {Progress} progress
+ */
+function sentence(progress) {
+  const text = progress.sentence.replace(`${progress.technique}: `, "");
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /** @param {Progress} progress */

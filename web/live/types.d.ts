@@ -37,12 +37,15 @@ export interface Progress {
 }
 
 export interface Widget {
+  name: string;
   serialize?: boolean;
 }
 
 export interface GraphNode {
   id: number | string;
   subgraph?: Graph;
+  widgets?: Widget[];
+  removeWidget?(widget: Widget): void;
   addDOMWidget(
     name: string,
     type: string,
