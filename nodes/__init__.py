@@ -13,6 +13,7 @@ from .calibrate_tea_cache import CalibrateTeaCache
 from .compare_quality import CompareQuality
 from .load_config import LoadAccelerationConfig
 from .profile import ProfileSampling
+from .replacements import register as register_replacements
 from .report import AccelerationReport
 from .save_config import SaveAccelerationConfig
 
@@ -37,6 +38,7 @@ class DiTAccelerationExtension(ComfyExtension):
                 "DiT Acceleration: the package cache-dit is not installed, so Apply Cache-DiT "
                 "cannot run: run `python -m pip install cache-dit` with ComfyUI's Python."
             )
+        await register_replacements()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

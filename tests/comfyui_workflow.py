@@ -1,12 +1,13 @@
 """Turns a saved workflow (UI format) into the prompt that the server runs (API format).
 
-This is what ComfyUI's web page does before it queues a workflow, for plain graphs: no subgraphs,
-no reroutes, no inputs with sub-inputs. It makes an example workflow testable without a browser.
+This is what ComfyUI's web page does before it queues a workflow, for plain graphs: no subgraphs
+and no reroutes. It makes an example workflow testable without a browser.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Prompt = dict[str, dict[str, Any]]
@@ -15,6 +16,9 @@ Prompt = dict[str, dict[str, Any]]
 MUTED = 2
 BYPASSED = 4
 NOTES = ("Note", "MarkdownNote")
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC_COMBO)
+AFTER_GENERATE = ("increment", "decrement", "randomize")
 
 
 class WorkflowError(ValueError):
@@ -52,9 +56,15 @@ def to_prompt(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> Pr
 
 
 def widget_inputs(node: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
-    """Name the saved widget values, which are a plain list in the order of the node's inputs."""
+    """Name the saved widget values, which are a plain list in the order of the node's inputs.
+
+    Optional widgets at the end may lack a value, as in a workflow saved before they existed.
+    """
     values = list(node.get("widgets_values") or [])
-    names = list(widget_names(info))
+    widgets = list(widgets_of(info, values))
+    while len(widgets) > len(values) and widgets[-1].may_lack:
+        widgets.pop()
+    names = [widget.name for widget in widgets]
     if len(values) != len(names):
         raise WorkflowError(
             f"Node {node['id']} ({node['type']}) has {len(values)} widget values for "
@@ -63,27 +73,74 @@ def widget_inputs(node: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str,
     return {name: value for name, value in zip(names, values, strict=True) if name}
 
 
-def widget_names(info: Mapping[str, Any]) -> Iterator[str | None]:
-    """Yield the names of a node's widgets in order; None for one that is no input of the node."""
-    for name, spec in inputs_of(info):
-        options = spec[1] if len(spec) > 1 else {}
-        if is_widget(spec[0]) and not options.get("forceInput"):
-            yield name
-            if options.get("control_after_generate"):
-                yield None  # The page puts "what to do with the seed afterwards" behind it.
+@dataclass(frozen=True)
+class Widget:
+    """A widget of a node; one without a name is no input of it, but the page's own."""
+
+    name: str | None
+    spec: list[Any]
+    may_lack: bool = False
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return options_of(self.spec)
+
+
+def widgets_of(info: Mapping[str, Any], values: Sequence[Any] = ()) -> Iterator[Widget]:
+    """Yield a node's widgets in order.
+
+    `values` are those saved so far: what a widget with sub-inputs shows depends on its choice.
+    """
+    optional = info["input"].get("optional", {})
+    queue = [(name, spec, name in optional) for name, spec in inputs_of(info)]
+    position = 0
+    while queue:
+        name, spec, lacks = queue.pop(0)
+        options = options_of(spec)
+        if not is_widget(spec):
+            continue
+        yield Widget(name, spec, lacks and "default" in options)
+        value = values[position] if position < len(values) else None
+        position += 1
+        if options.get("control_after_generate"):
+            # The page puts "what to do with the seed afterwards" behind it.
+            yield Widget(None, ["COMBO", {"options": ["fixed", *AFTER_GENERATE]}])
+            position += 1
+        for choice in options.get("options", ()) if spec[0] == DYNAMIC_COMBO else ():
+            if choice["key"] == value:
+                below = inputs_of(choice["inputs"])
+                queue[:0] = [(f"{name}.{sub}", sub_spec, lacks) for sub, sub_spec in below]
 
 
 def inputs_of(info: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the inputs of a node class in the order in which it shows them."""
+    """Yield the inputs of a node class, or of a choice, in the order in which it shows them."""
     for group in ("required", "optional"):
-        specs = info["input"].get(group, {})
+        specs = info.get("input", info).get(group, {})
         for name in info.get("input_order", {}).get(group, specs):
             yield name, specs[name]
 
 
-def is_widget(kind: Any) -> bool:
-    """Whether an input of this type has a widget: a list of choices, or a simple value."""
-    return isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+def options_of(spec: Sequence[Any]) -> Mapping[str, Any]:
+    """What an input's description says beside its type."""
+    return spec[1] if len(spec) > 1 else {}
+
+
+def choices_of(spec: Sequence[Any]) -> list[Any] | None:
+    """The values an input offers to choose from; None if it is no choice."""
+    kind, options = spec[0], options_of(spec)
+    if isinstance(kind, list):
+        return kind
+    if kind == DYNAMIC_COMBO:
+        return [choice["key"] for choice in options["options"]]
+    return list(options["options"]) if kind == "COMBO" else None
+
+
+def is_widget(spec: Sequence[Any]) -> bool:
+    """Whether an input has a widget: a list of choices, or a simple value."""
+    kind, options = spec[0], options_of(spec)
+    if options.get("forceInput"):
+        return False
+    return isinstance(kind, list) or options.get("widgetType", kind) in WIDGETS
 
 
 def downstream(prompt: Prompt, start: str) -> set[str]:
