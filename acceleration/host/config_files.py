@@ -6,6 +6,7 @@ name leads out of the two folders, neither by ``..`` nor through a link.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from pathlib import Path
@@ -37,8 +38,10 @@ def choices() -> list[str]:
     """Every settings file that can be loaded, those of the user folder first."""
     found = []
     for place, folder in sorted(folders().items(), reverse=True):
-        names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-        found += [f"{place}/{name}" for name in names if _path(place, name) is not None]
+        # A folder that cannot be read must not keep the server from describing its nodes.
+        with contextlib.suppress(OSError):
+            names = sorted(path.name for path in folder.iterdir())
+            found += [f"{place}/{name}" for name in names if _path(place, name) is not None]
     return found
 
 
@@ -128,16 +131,24 @@ def save_configuration(settings: list[Any], name: str, overwrite: bool) -> str:
             f"file_name is {shown(name)}: give a name of letters, digits, spaces, dots, - and _, "
             "at most 100 long and without a folder."
         )
-    folder = folders()["user"]
-    path, choice = folder / name, f"user/{name}"
+    path, choice = folders()["user"] / name, f"user/{name}"
     content = render(as_data(*settings), name, WRITTEN_BY).encode()
-    if path.is_symlink() or (path.exists() and not overwrite and path.read_bytes() != content):
-        raise AccelerationError(
-            f"{choice} exists and holds other settings: choose another file_name, or switch "
-            "overwrite on."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    try:
+        other = path.exists() and not overwrite and path.read_bytes() != content
+        if other or path.is_symlink():
+            raise AccelerationError(
+                f"{choice} exists and holds other settings: choose another file_name, or switch "
+                "overwrite on."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        raise AccelerationError(
+            f"{choice} cannot be written: {error.strerror}; look at ComfyUI's user folder."
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
     return choice

@@ -19,6 +19,8 @@ from . import Decision, RunInfo, check_forecast
 # Samplers that add fresh noise in every step, by the names of the host's sampler functions.
 NOISY_SAMPLERS = ("ancestral", "sde", "lcm", "ddpm", "seeds_", "sa_solver")
 
+USED_UP = "max_cached_steps used up"
+
 
 def adds_noise(sampler: str) -> bool:
     """Whether a sampler's name says that it adds fresh noise in every step."""
@@ -91,7 +93,7 @@ class CacheDiTPolicy:
         if diff is not None and self._settings.residual_diff_threshold <= diff:
             return "above threshold"
         if 0 <= self._settings.max_cached_steps <= self._engine.cached_steps(branch):
-            return "max_cached_steps used up"
+            return USED_UP
         return "limit of cached steps"
 
     def computed(
@@ -117,8 +119,8 @@ class CacheDiTPolicy:
             return "residual_diff_threshold is 0, which never skips"
         if settings.max_cached_steps == 0 and not self._static:
             return "max_cached_steps is 0, which never skips"
-        if settings.max_cached_steps > 0 and report.skipped:
-            return f"max_cached_steps allows {settings.max_cached_steps} in all"
+        if any(e.reason == USED_UP for e in report.evaluations):
+            return f"max_cached_steps allows {settings.max_cached_steps} skipped steps in all"
         whole = settings.warmup_interval == 1
         if whole and settings.max_warmup_steps >= steps / 2 and self._mask is None:
             return (

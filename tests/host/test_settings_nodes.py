@@ -221,6 +221,14 @@ def test_saving_never_loses_another_file(places: dict[str, Path], model: Any) ->
         save_configuration(host.settings_of(model), "mine.yaml", True)
 
 
+def test_a_folder_that_cannot_be_used_is_a_sentence(places: dict[str, Path]) -> None:
+    places["user"].parent.mkdir(parents=True)
+    places["user"].write_text("in the way")
+    with pytest.raises(AccelerationError, match="cannot be written"):
+        save_configuration([CacheDiTSettings()], "mine", False)
+    assert choices() == []
+
+
 @pytest.mark.parametrize(
     "name",
     ["../x", "a/b", "a\\b", "", ".hidden", "x" * 200, "nul", "con.yaml", "a:b", "a\nb", "ü", "/x"],
