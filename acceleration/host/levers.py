@@ -60,12 +60,18 @@ def require_model(model: Any, name: str) -> None:
         )
 
 
-def put(model: Any, key: str, lever: Lever) -> Any:
-    """A clone of a MODEL with a lever, in the place of one of the same key."""
+def put(model: Any, key: str, lever: Lever, outermost: bool = False) -> Any:
+    """A clone of a MODEL with a lever, in the place of one of the same key.
+
+    An ``outermost`` lever wraps all that were put before it; else the first one is outermost.
+    """
     require_model(model, lever.name)
     patched = without(model, key)
     for kind, wrapper in lever.wrappers():
         patched.add_wrapper_with_key(kind, key, wrapper)
+        if outermost:
+            kept = patched.wrappers[kind]
+            patched.wrappers[kind] = {key: kept.pop(key), **kept}
     patched.set_attachments(key, lever)
     return patched
 

@@ -113,7 +113,8 @@ def profile(model: Any, settings: ProfileSettings, filename_prefix: str) -> Any:
     lever = ProfilingLever(settings, safe_prefix(filename_prefix))
     require_model(model, lever.name)
     if settings.evaluations:
-        return put(model, PROFILE_KEY, lever)
+        # Outside of caching, whose times must not contain the starting of a profiler.
+        return put(model, PROFILE_KEY, lever, outermost=True)
     return without(model, PROFILE_KEY) if lever_of(model, PROFILE_KEY) is not None else model
 
 

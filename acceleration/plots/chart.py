@@ -184,16 +184,14 @@ class Panel:
         low = (self.x(place) - reach, self.y(value))
         self.sheet.box(low, (self.x(place) + reach, self.bottom), color)
 
-    def level(self, value: float, color: str, name: str) -> None:
-        """A dashed line across the panel, named at its right end."""
+    def level(self, value: float, color: str) -> None:
+        """A dashed line across the panel."""
         y = self.y(value)
         self.sheet.line([(self.left, y), (self.right, y)], color, 1.5, dash=6)
-        width = self.sheet.text_width(name, 12)
-        above = y - 4 if y - self.top > 20 else y + 16
-        self.sheet.box(
-            (self.right - width - 12, above - 13), (self.right - 4, above + 2), BACKGROUND
-        )
-        self.sheet.text((self.right - 8, above), name, 12, color, "rs")
+
+    def legend(self, entries: Sequence[tuple[str, str]]) -> None:
+        """Names with their colors, above the panel on the right."""
+        self.sheet.legend(self.right, self.top - 14, entries)
 
 
 def nice_ticks(low: float, high: float, about: int) -> list[float]:

@@ -59,7 +59,8 @@ def _draw(
     for place, value in values:
         panel.mark(place, value, COLORS[metric])
     if limit:
-        panel.level(limit, LIMIT, f"minimum {limit:g}")
+        panel.level(limit, LIMIT)
+        panel.legend([(f"minimum {limit:g}", LIMIT)])
     if metric == "psnr":
         for place, item in enumerate(items):
             if item["identical"]:

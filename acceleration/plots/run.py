@@ -20,7 +20,8 @@ SOFT = "#b8c4d2"
 # Lines of the change, one a branch.
 BRANCHES = ("#3e6fb0", "#c77d1e", "#8a5a9e", "#4c8c8c")
 
-LEFT, RIGHT = 88, 28
+# The left margin holds the names of branches, as far as they are short.
+LEAST_LEFT, MOST_LEFT, RIGHT = 72, 180, 28
 MOST_ROWS = 8
 ROW = 24
 # Where values go further above the threshold than this, they are arrows at the top.
@@ -50,8 +51,11 @@ def run_plot(report: Mapping[str, Any]) -> Image.Image:
     records: Records = report.get("decisions") or ()
     if not records:
         return message_plot(report["sentence"])
-    width = min(max(LEFT + RIGHT + 24 * len(records), 880), 1600)
     rows = _rows(records)
+    names = Sheet(1, 1)
+    widest = max(names.text_width(name, 12) for name, _ in rows) + 24
+    left = min(max(widest, LEAST_LEFT), MOST_LEFT)
+    width = round(min(max(left + RIGHT + 24 * len(records), 880), 1600))
     lines = wrapped(Sheet(width, 1), report["sentence"], width - 56, 14)
     top = 100 + 20 * len(lines)
     has_change = any(_measure(r) is not None for r in records)
@@ -62,7 +66,7 @@ def run_plot(report: Mapping[str, Any]) -> Image.Image:
     _heading(sheet, report, lines, top - 42)
 
     def panel(upper: float, height: float) -> Panel:
-        return Panel(sheet, LEFT, upper, width - RIGHT, upper + height, len(records))
+        return Panel(sheet, left, upper, width - RIGHT, upper + height, len(records))
 
     if has_change:
         _draw_change(panel(top, change_height), records)
@@ -79,9 +83,13 @@ def _heading(sheet: Sheet, report: Mapping[str, Any], lines: list[str], legend: 
     for number, line in enumerate(lines):
         sheet.text((28, 52 + 20 * number), line, 14)
     records: Records = report["decisions"]
-    entries = [("computed", COMPUTED), ("skipped: last residual", REUSED)]
-    if any(r.get("forecast") for r in records):
-        entries.append(("skipped: forecast", FORECAST))
+    colors = {_color(record) for record in records}
+    entries = [
+        ("computed", COMPUTED),
+        ("skipped: last residual", REUSED),
+        ("skipped: forecast", FORECAST),
+    ]
+    entries = [entry for entry in entries if entry[1] in colors]
     sheet.legend(sheet.width - RIGHT, legend + 6, entries)
 
 
@@ -108,17 +116,18 @@ def _draw_change(panel: Panel, records: Records) -> None:
     panel.high = highest * 1.06 or 1.0
     sums = any(r.get("accumulated") is not None for r in records)
     panel.axes("estimated change since the last computed one" if sums else "relative change")
+    if level is not None:
+        panel.level(level, THRESHOLD)
     names = list(dict.fromkeys(r["branch"] for r in records))
     for number, name in enumerate(names):
         line = [(i, m) for i, m in measured.items() if records[i]["branch"] == name]
         panel.curve(line, BRANCHES[number] if 1 < len(names) <= len(BRANCHES) else SOFT)
     for place, value in measured.items():
         panel.mark(place, value, _color(records[place]))
+    entries = list(zip(names, BRANCHES, strict=False)) if 1 < len(names) <= len(BRANCHES) else []
     if level is not None:
-        panel.level(level, THRESHOLD, f"threshold {level:g}")
-    if 1 < len(names) <= len(BRANCHES):
-        entries = list(zip(names, BRANCHES, strict=False))
-        panel.sheet.legend(panel.right, panel.top - 14, entries)
+        entries.append((f"threshold {level:g}", THRESHOLD))
+    panel.legend(entries)
 
 
 def _rows(records: Records) -> list[tuple[str, set[str]]]:
@@ -134,7 +143,8 @@ def _rows(records: Records) -> list[tuple[str, set[str]]]:
 def _draw_strips(panel: Panel, records: Records, rows: list[tuple[str, set[str]]]) -> None:
     for number, (name, members) in enumerate(rows):
         top = panel.top + ROW * number
-        panel.sheet.text((LEFT - 8, top + ROW / 2), _short(panel.sheet, name), 12, INK, "rm")
+        told = _short(panel.sheet, name, panel.left - 16)
+        panel.sheet.text((panel.left - 8, top + ROW / 2), told, 12, INK, "rm")
         for place, record in enumerate(records):
             if record["branch"] in members:
                 gap = min(panel.step * 0.08, 1.5)
@@ -143,10 +153,10 @@ def _draw_strips(panel: Panel, records: Records, rows: list[tuple[str, set[str]]
                 panel.sheet.box(low, high, _color(record))
 
 
-def _short(sheet: Sheet, name: str) -> str:
+def _short(sheet: Sheet, name: str, width: float) -> str:
     """A branch's name cut to the room left of the strips."""
     short = name
-    while sheet.text_width(short, 12) > LEFT - 16:
+    while sheet.text_width(short, 12) > width:
         short = short.removesuffix("…")[:-1] + "…"
     return short
 

@@ -73,7 +73,7 @@ def test_a_graph_compares_profiles_and_plots(server: Server, workflow: Workflow)
     ]
     one, other = (np.asarray(Image.open(server.file(outputs[k]["images"][0]))) for k in files)
     rounded_to_8_bit = psnr(one.astype(float), other.astype(float), 255)
-    assert found["psnr"] == pytest.approx(rounded_to_8_bit, abs=0.3)
+    assert found["psnr"] == pytest.approx(rounded_to_8_bit, abs=1)
 
     told = json.loads(outputs[report]["text"][1])
     assert told["evaluations"] == STEPS and "skipped" in told
