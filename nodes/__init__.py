@@ -9,6 +9,7 @@ from comfy_api.latest import ComfyExtension, io
 from ..acceleration.cache_dit_adapter import is_installed
 from .apply_cache_dit import ApplyCacheDiT
 from .apply_tea_cache import ApplyTeaCache
+from .attention_backend import AttentionBackend
 from .calibrate_tea_cache import CalibrateTeaCache
 from .compare_quality import CompareQuality
 from .load_config import LoadAccelerationConfig
@@ -20,6 +21,7 @@ from .save_config import SaveAccelerationConfig
 NODES: list[type[io.ComfyNode]] = [
     ApplyCacheDiT,
     ApplyTeaCache,
+    AttentionBackend,
     CalibrateTeaCache,
     CompareQuality,
     ProfileSampling,

@@ -1,5 +1,6 @@
 """The only room that imports ComfyUI: its patch points, its model objects, its memory."""
 
+from .attention import ATTENTION_KEY, attach_attention
 from .caching import KEY, attach, branch_key, last_report
 from .calibrations import (
     calibrated_fit,
@@ -28,10 +29,12 @@ from .model import (
 from .profiling import profile
 
 __all__ = [
+    "ATTENTION_KEY",
     "KEY",
     "Lever",
     "LeverReport",
     "attach",
+    "attach_attention",
     "attach_lossy",
     "branch_key",
     "calibrated_fit",

@@ -22,6 +22,9 @@ EVENT = "dit_acceleration.progress"
 EVENT_SECONDS = 0.15
 TEXT_SECONDS = 1.0
 
+MOST_SHARE = 0.005
+"""Share of the run's time that telling of it may take: very long strips are sent less often."""
+
 
 class LiveNode:
     """The node that shows a MODEL's runs. Outlives prompts, as the host remembers outputs.
@@ -80,7 +83,8 @@ class LiveRun:
             return
         report = look()
         self._send_event(report, "")
-        self._event_due = now + EVENT_SECONDS
+        spent = time.perf_counter() - now
+        self._event_due = now + max(EVENT_SECONDS, spent / MOST_SHARE)
         if now >= self._text_due:
             self._send_text(
                 f"{report.technique}: {report.computed} computed, {report.skipped} skipped, "
@@ -113,6 +117,16 @@ class LiveRun:
 
     def _send_text(self, text: str) -> None:
         self._server.send_progress_text(text, self._heading["node"], self._client)
+
+
+def send_text(node_id: str | None, text: str) -> None:
+    """Show a line on a node, to the client that queued the prompt; nobody there is no error."""
+    try:
+        server = _server()
+        if node_id is not None and server is not None and server.client_id is not None:
+            server.send_progress_text(text, str(node_id), server.client_id)
+    except Exception:
+        log.warning("Node %s could not be told: %s", node_id, text, exc_info=True)
 
 
 def _server() -> Any:

@@ -1,0 +1,80 @@
+"""Every backend there is, found by its file being in ``backends/``."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+
+from . import backends
+from .backend import Backend, is_installed
+
+AUTO, DEFAULT = "auto", "default"
+
+
+def _load() -> dict[str, Backend]:
+    """The BACKENDS of every module beside this one, so that adding one is adding a file."""
+    names = sorted(module.name for module in pkgutil.iter_modules(backends.__path__))
+    found = [
+        backend
+        for name in names
+        for backend in importlib.import_module(f"{backends.__name__}.{name}").BACKENDS
+    ]
+    return {backend.name: backend for backend in sorted(found, key=lambda b: b.order)}
+
+
+BACKENDS: dict[str, Backend] = _load()
+"""By name, in the order of the node's list."""
+
+CHOICES: tuple[str, ...] = (AUTO, DEFAULT, *BACKENDS)
+"""Values of the node's list. They stay, whatever is installed, so that saved workflows do."""
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether one backend can be chosen on this machine."""
+
+    name: str
+    available: bool
+    reason: str
+    """Empty, or what is missing and the command that installs it."""
+    quality_class: str
+
+
+def available_backends() -> list[Availability]:
+    """Every backend, in the order of the node's list, and whether its package is installed.
+
+    Nothing is imported. Whether an installed package works on a device is found out by its probe
+    when it is first used.
+    """
+    return [
+        Availability(name, ok, "" if ok else missing(backend), backend.quality_class)
+        for name, backend in BACKENDS.items()
+        for ok in (not backend.module or is_installed(backend.module),)
+    ]
+
+
+def missing(backend: Backend) -> str:
+    """Half a sentence for a package that is not installed."""
+    return f"is not installed: run `{backend.install}` with ComfyUI's Python and restart ComfyUI"
+
+
+def class_of(choice: str, allow_low_precision: bool = False) -> str:
+    """The class a choice of the node's list belongs to."""
+    if choice == AUTO:
+        return "quality-tradeoff" if allow_low_precision else "output-preserving"
+    return BACKENDS[choice].quality_class if choice in BACKENDS else "as the host is set up"
+
+
+def describe_choices() -> str:
+    """A line for each choice: what it is, its class, and how to install it where it is missing."""
+    lines = [
+        "auto: the fastest exact one, timed on this model's own first calls (output-preserving)",
+        "default: ComfyUI's own choice, only counted",
+    ]
+    for found in available_backends():
+        line = f"{found.name}: {BACKENDS[found.name].title} ({found.quality_class})"
+        if not found.available:
+            line += f" - not installed: {BACKENDS[found.name].install}"
+        lines.append(line)
+    return "\n".join(lines)

@@ -1,0 +1,117 @@
+"""What attention really ran in a sampling run, as plain data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .registry import AUTO, DEFAULT, class_of
+
+
+@dataclass(frozen=True)
+class Row:
+    """Calls with one fate."""
+
+    backend: str
+    """Who computed them."""
+    reason: str
+    """Why not the chosen one; empty when it was."""
+    calls: int
+
+
+@dataclass
+class AttentionReport:
+    """One sampling run under one Attention Backend node."""
+
+    settings: dict[str, Any]
+    host_function: str = ""
+    """Name of the host's own attention function, as its calls brought it."""
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Calls by who computed them and why not the chosen one."""
+    choices: dict[str, str] = field(default_factory=dict)
+    """What auto chose, by device and class of calls, with the times."""
+    probes: dict[str, str] = field(default_factory=dict)
+    """What trying a backend brought: its error, or why it cannot be used."""
+    notices: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    outcome: str = "running"
+
+    @property
+    def backend(self) -> str:
+        """The chosen value."""
+        return str(self.settings["backend"])
+
+    @property
+    def calls(self) -> int:
+        """All attention calls that were seen."""
+        return sum(self.counts.values())
+
+    @property
+    def rows(self) -> list[Row]:
+        """The counts, most calls first."""
+        return [Row(backend, why, n) for (backend, why), n in self.counts.most_common()]
+
+    @property
+    def quality_class(self) -> str:
+        """The class of what ran, which may be better than that of the choice."""
+        ran = {class_of(row.backend) for row in self.rows if row.backend != DEFAULT}
+        if "quality-tradeoff" in ran:
+            return "quality-tradeoff"
+        return "output-preserving" if ran else class_of(self.backend)
+
+    def notice(self, sentence: str) -> None:
+        """Add a sentence once."""
+        if sentence not in self.notices:
+            self.notices.append(sentence)
+
+    def sentence(self) -> str:
+        """Who computed how many calls, and why not the chosen one."""
+        if not self.calls:
+            return (
+                f"Attention Backend ({self.backend}): no attention call was seen; this model's "
+                "attention does not pass through the host's override."
+            )
+        as_chosen: Counter[str] = Counter()
+        for row in self.rows:
+            if not row.reason:
+                as_chosen[row.backend] += row.calls
+        text = ", ".join(f"{self._named(name)} {n}" for name, n in as_chosen.most_common())
+        text = (
+            f"Attention Backend ({self.backend}): of {self.calls} calls {text or 'none as chosen'}"
+        )
+        others = [
+            f"{row.calls} by {self._named(row.backend)} because {row.reason}"
+            for row in self.rows
+            if row.reason
+        ]
+        return "; ".join([text, *others]) + f" ({self.quality_class})."
+
+    def _named(self, backend: str) -> str:
+        return f"{DEFAULT} ({self.host_function})" if backend == DEFAULT else backend
+
+    def text(self) -> str:
+        """A few lines for people."""
+        lines = [self.sentence()]
+        if self.backend == AUTO:
+            lines += [f"  {kind}: {choice}" for kind, choice in self.choices.items()]
+        lines += [f"  {name} {reason}" for name, reason in self.probes.items()]
+        lines += [f"Note: {notice}." for notice in self.notices]
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as JSON-ready data."""
+        return {
+            "settings": self.settings,
+            "backend": self.backend,
+            "quality_class": self.quality_class,
+            "host_function": self.host_function,
+            "calls": self.calls,
+            "counts": [asdict(row) for row in self.rows],
+            "choices": dict(self.choices),
+            "probes": dict(self.probes),
+            "seconds": self.seconds,
+            "outcome": self.outcome,
+            "sentence": self.sentence(),
+            "notices": list(self.notices),
+        }
