@@ -13,11 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from browser_environment import NoBrowserError, ensure_browser
 
 from comfyui_environment import (
     HOSTS,
@@ -31,6 +33,7 @@ from comfyui_environment import (
 )
 
 SCRIPTS = (
+    "tests/browser_environment.py",
     "tests/comfyui_builder.py",
     "tests/comfyui_environment.py",
     "tests/comfyui_server.py",
@@ -50,6 +53,7 @@ class Results:
     """Exit statuses and times of the checks that ran."""
 
     rows: list[tuple[str, int, float]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     def run(self, title: str, command: Sequence[str], hide: str = "", **variables: str) -> None:
         """Run a check, showing its output without the text in `hide`."""
@@ -72,6 +76,8 @@ class Results:
         say("")
         for title, status, seconds in self.rows:
             say(f"{'ok    ' if status == 0 else 'FAILED'} {seconds:7.1f} s  {title}")
+        for reason in self.skipped:
+            say(f"SKIPPED           {reason}")
         return max((status for _, status, _ in self.rows), default=0)
 
 
@@ -126,8 +132,25 @@ def lint(environment: Environment, results: Results) -> None:
     results.run("mypy: scripts", [*mypy, "--explicit-package-bases", *scripts], MYPYPATH=bases)
 
 
+def browser_variables(
+    environment: Environment, results: Results, arguments: Sequence[str]
+) -> dict[str, str]:
+    """How pytest finds the browser; what is missing of it is installed only where it is meant."""
+    meant = not arguments or any("browser" in argument for argument in arguments)
+    try:
+        return ensure_browser(environment.cache, install=meant).variables()
+    except NoBrowserError as error:
+        if meant:
+            results.skipped.append(f"browser tests: {error}")
+        return {"DIT_ACCEL_NO_BROWSER": str(error)}
+
+
 def run_pytest(
-    environment: Environment, results: Results, arguments: Sequence[str], gpu: bool
+    environment: Environment,
+    results: Results,
+    arguments: Sequence[str],
+    gpu: bool,
+    browser: Mapping[str, str],
 ) -> None:
     threads = str(min(os.cpu_count() or 1, MOST_THREADS))
     results.run(
@@ -137,6 +160,7 @@ def run_pytest(
         DIT_ACCEL_CACHE=str(environment.cache),
         DIT_ACCEL_DEVICE="gpu" if gpu else "cpu",
         OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", threads),
+        **browser,
     )
 
 
@@ -154,14 +178,17 @@ def main() -> int:
     results = Results()
     if with_lint:
         lint(environment, results)
+    browser: dict[str, str] = {}
     if not options.lint_only:
-        run_pytest(environment, results, pytest_arguments, options.gpu)
+        browser = browser_variables(environment, results, pytest_arguments)
+        run_pytest(environment, results, pytest_arguments, options.gpu, browser)
     pinned = options.comfyui is None
     if (everything and pinned) or options.all_hosts:
         for version in HOSTS:
             if version != environment.version:
                 other = ensure_environment(version)
-                run_pytest(other, results, ["-m", "every_host", *pytest_arguments], options.gpu)
+                arguments = ["-m", "every_host", *pytest_arguments]
+                run_pytest(other, results, arguments, options.gpu, browser)
     return results.finish()
 
 

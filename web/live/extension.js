@@ -17,6 +17,8 @@ const EVENT = "dit_acceleration.progress";
 /** Name of the widget in which the front end shows a node's progress text. */
 const HOST_TEXT = "$$node-text-preview";
 
+const UNSEEN = "This page did not see the end of the run.";
+
 /** @type {WeakMap<GraphNode, Panel>} */
 const panels = new WeakMap();
 
@@ -77,7 +79,11 @@ function dropText(id) {
 }
 
 function restore() {
-  for (const progress of recall(shownGraph().id)) show(progress);
+  for (const progress of recall(shownGraph().id)) {
+    // If the run still goes on, its next event takes this away.
+    const sentence = progress.outcome === "running" ? UNSEEN : progress.sentence;
+    show({ ...progress, sentence });
+  }
 }
 
 function addStyle() {

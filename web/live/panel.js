@@ -58,7 +58,6 @@ export class Panel {
 
   /** @param {Progress} progress */
   show(progress) {
-    this.element.dataset.outcome = progress.outcome;
     this.content.replaceChildren(
       heading(progress),
       ...rows(progress),

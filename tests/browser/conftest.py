@@ -1,0 +1,58 @@
+"""Runs scenarios of this folder in a real browser against the real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfyui_server import Server
+
+HERE = Path(__file__).parent
+SECONDS = 300
+
+Scenario = Callable[..., Any]
+
+
+def require(variable: str) -> str:
+    """What tests/run.py found, or a skip that says why it found nothing."""
+    value = os.environ.get(variable)
+    if not value:
+        reason = os.environ.get("DIT_ACCEL_NO_BROWSER") or "run them with: python3 tests/run.py"
+        pytest.skip(f"no browser tests: {reason}")
+    return value
+
+
+@pytest.fixture(scope="session")
+def packages() -> Path:
+    """The folder that holds ``node_modules``."""
+    return Path(require("DIT_ACCEL_BROWSER"))
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """The interpreter of JavaScript."""
+    return require("DIT_ACCEL_NODE")
+
+
+@pytest.fixture(scope="session")
+def scenario(node: str, packages: Path, request: pytest.FixtureRequest) -> Scenario:
+    """Runs one of the ``.mjs`` files with options; returns what it printed last, as JSON."""
+    server: Server = request.getfixturevalue("server")
+
+    def run(name: str, **options: Any) -> Any:
+        done = subprocess.run(
+            [node, str(HERE / f"{name}.mjs"), server.url, json.dumps(options)],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert done.returncode == 0, f"{done.stderr}\n{done.stdout}\n{server.log_tail()}"
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run

@@ -1,0 +1,208 @@
+/**
+ * A person's first hour with the demo: open it from the templates, run it, watch the node, reload
+ * the page, run it again. Prints what was seen as JSON.
+ */
+
+import { Front } from "./page.mjs";
+
+const [url, json] = process.argv.slice(2);
+const { vue, theme, node, inputs, folder, seed } = JSON.parse(json);
+const HOST_TEXT = "$$node-text-preview";
+
+const front = await Front.open({ url, viewport: { width: 1100, height: 900 }, scale: 1.5 });
+const { page } = front;
+const seen = { errors: front.errors };
+
+/** Keep every text that the panel shows. */
+function watchPanel() {
+  window.panelTexts = [];
+  const look = () => {
+    const text = document.querySelector(".dit-live-content")?.innerText;
+    if (text && text !== window.panelTexts.at(-1)) window.panelTexts.push(text);
+  };
+  new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+}
+
+/** What the panel shows and whether it can be read. */
+function readPanel([node, hostText]) {
+  const content = document.querySelector(".dit-live-content");
+  if (!content) return null;
+  const numbers = (color) => color.match(/[\d.]+/g).slice(0, 3).map(Number);
+  const scale = (color) => (color.startsWith("color(") ? 255 : 1);
+  const light = (color) => {
+    const [r, g, b] = numbers(color).map((value) => {
+      const part = (value * scale(color)) / 255;
+      return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const contrast = (a, b) => {
+    const [low, high] = [light(a), light(b)].sort((x, y) => x - y);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const ground = getComputedStyle(content).backgroundColor;
+  const cells = {};
+  for (const path of content.querySelectorAll(".dit-live-row:first-of-type path, svg path")) {
+    const kind = path.getAttribute("class").replace("dit-live-", "");
+    const count = path.getAttribute("d").split("M").length - 1;
+    if (count) cells[kind] = { count, contrast: contrast(getComputedStyle(path).fill, ground) };
+  }
+  const frame = content.parentElement.getBoundingClientRect();
+  const box = content.getBoundingClientRect();
+  const graphNode = window.app.canvas.graph.getNodeById(node);
+  return {
+    text: content.innerText,
+    sentence: content.querySelector(".dit-live-sentence")?.textContent ?? "",
+    textContrast: contrast(getComputedStyle(content).color, ground),
+    cells,
+    // How many pixels of the panel its frame hides.
+    hidden: Math.max(0, Math.round(box.bottom - frame.bottom)),
+    hostTexts: (graphNode.widgets ?? []).filter((widget) => widget.name === hostText).length,
+    rows: content.querySelectorAll(".dit-live-row").length,
+  };
+}
+
+async function queue(newSeed, steps) {
+  await page.evaluate(
+    ([inputs, seed, steps, node]) => {
+      for (const one of window.app.canvas.graph._nodes) {
+        const set = (name, value) => {
+          const widget = one.widgets?.find((entry) => entry.name === name);
+          if (widget) widget.value = value;
+        };
+        if (one.type === "KSampler") {
+          set("seed", seed);
+          set("steps", steps);
+        }
+        if (String(one.id) === String(node)) for (const [name, value] of Object.entries(inputs)) set(name, value);
+      }
+    },
+    [inputs, newSeed, steps, node],
+  );
+  const values = await page.evaluate(
+    (node) => window.app.canvas.graph.getNodeById(node).serialize().widgets_values,
+    node,
+  );
+  await front.command("Comfy.QueuePrompt");
+  return values;
+}
+
+/** Wait for the sentence of a run of so many steps. */
+async function finished(steps) {
+  await page.waitForFunction(
+    (steps) => {
+      const text = document.querySelector(".dit-live-content")?.innerText ?? "";
+      const ended = document.querySelector(".dit-live-sentence");
+      return ended && text.includes(`step ${steps} of ${steps}`);
+    },
+    steps,
+    { timeout: 120_000 },
+  );
+  await page.waitForTimeout(700); // The node grows in the next drawn frames.
+}
+
+const read = () => page.evaluate(readPanel, [node, HOST_TEXT]);
+
+/** Where the node is on the page, with a little around it. */
+function whereNode(node) {
+  const margin = 14;
+  const drawn = document.querySelector(`[data-node-id="${node}"]`);
+  const { canvas } = window.app;
+  const { pos, size } = canvas.graph.getNodeById(node);
+  const { scale, offset } = canvas.ds;
+  const area = canvas.canvas.getBoundingClientRect();
+  const title = window.LiteGraph.NODE_TITLE_HEIGHT;
+  const box = drawn?.getBoundingClientRect() ?? {
+    x: area.x + (pos[0] + offset[0]) * scale,
+    y: area.y + (pos[1] + offset[1] - title) * scale,
+    width: size[0] * scale,
+    height: (size[1] + title) * scale,
+  };
+  return {
+    x: box.x - margin,
+    y: box.y - margin,
+    width: box.width + 2 * margin,
+    height: box.height + 2 * margin,
+  };
+}
+
+async function picture(name) {
+  const path = `${folder}/${name}_${vue ? "nodes2" : "canvas"}_${theme}.png`;
+  await page.screenshot({ path, clip: await page.evaluate(whereNode, node) });
+}
+
+/** What the server would send for a run of several branches, in this or in another workflow. */
+function pretendRun([node, workflow, branches]) {
+  const rows = branches.map((name, i) => ({
+    name,
+    marks: "cccc" + "ffcrfcf".slice(i),
+    steps: [..."cccc" + "ffcrfcf".slice(i)].map((_, step) => step),
+    reasons: [..."cccc" + "ffcrfcf".slice(i)].map(() => 0),
+  }));
+  window.app.api.dispatchCustomEvent("dit_acceleration.progress", {
+    node: String(node),
+    prompt_id: "pretended",
+    workflow: workflow ?? window.app.canvas.graph.id,
+    run: 2,
+    technique: "Cache-DiT",
+    sampler: "euler",
+    steps: 20,
+    step: 10,
+    computed: 30,
+    skipped: 20,
+    seconds: 130,
+    seconds_saved: 95,
+    residual_bytes: 3 * 2 ** 30,
+    residual_placement: "gpu",
+    rows,
+    reasons: ["below threshold"],
+    outcome: "running",
+    sentence: "",
+  });
+}
+
+await front.configure({ theme, vue });
+await front.load();
+await front.openTemplate("dit_acceleration_demo");
+await page.waitForFunction((node) => window.app.canvas.graph?.getNodeById(node), node);
+await front.focus(node, 1.3);
+seen.before = await read();
+await page.evaluate(watchPanel);
+seen.savedBefore = await queue(seed, 28);
+await page.waitForFunction(
+  () => window.panelTexts.some((text) => /step \d\d of/.test(text)),
+  undefined,
+  { timeout: 120_000, polling: 50 },
+);
+await picture("running");
+await finished(28);
+seen.while = await page.evaluate(() => window.panelTexts);
+seen.after = await read();
+await picture("finished");
+
+seen.savedAfter = await page.evaluate(
+  (node) => window.app.canvas.graph.getNodeById(node).serialize().widgets_values,
+  node,
+);
+const prompt = await page.evaluate(async () => (await window.app.graphToPrompt()).output);
+seen.promptInputs = Object.keys(prompt[String(node)].inputs);
+
+await front.reload();
+await page.waitForSelector(".dit-live-sentence", { timeout: 60_000 });
+await front.focus(node, 1.3);
+seen.reloaded = await read();
+await picture("reloaded");
+
+await queue(seed + 1, 20);
+await finished(20);
+seen.again = await read();
+
+await page.evaluate(pretendRun, [node, "another workflow", ["cond"]]);
+seen.foreign = await read();
+const windows = [0, 8, 16].flatMap((n) => [`cond [${n}-${n + 15}]`, `uncond [${n}-${n + 15}]`]);
+await page.evaluate(pretendRun, [node, null, windows]);
+await page.waitForTimeout(700);
+seen.branches = await read();
+await picture("branches");
+await front.close();
+console.log(JSON.stringify(seen));
