@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -108,7 +109,8 @@ def shape_of(a: Arguments, kwargs: dict[str, Any]) -> tuple[CallShape | None, st
     if unknown:
         return None, f"the call has the unknown argument {min(unknown)!r}"
     want = 4 if a.heads_first else 3
-    if any(t.ndim != want for t in (a.q, a.k, a.v)):
+    # SD3 hands on values as [B, L, H, D] beside [B, L, H·D]; the host reshapes either.
+    if a.q.ndim != want or any(t.ndim not in (want, 4) for t in (a.k, a.v)):
         return None, f"{max(t.ndim for t in (a.q, a.k, a.v))}-D layout, where {want}-D is expected"
     if not (a.q.dtype == a.k.dtype == a.v.dtype):
         return None, "query, key and value have different dtypes"
@@ -143,13 +145,14 @@ def _sizes(a: Arguments) -> tuple[int, int, int, int, int, int] | None:
         fits = heads == a.heads and a.k.shape[3] == head_size and a.v.shape[1] == kv_heads
         tokens = a.q.shape[2], a.k.shape[2], a.v.shape[2]
     else:
-        heads, head_size = a.heads, a.q.shape[2] // a.heads
-        kv_heads = a.k.shape[2] // max(head_size, 1) if a.grouped else heads
-        value_size = a.v.shape[2] // max(kv_heads, 1)
+        width, k_width, v_width = (math.prod(t.shape[2:]) for t in (a.q, a.k, a.v))
+        heads, head_size = a.heads, width // a.heads
+        kv_heads = k_width // max(head_size, 1) if a.grouped else heads
+        value_size = v_width // max(kv_heads, 1)
         fits = (
-            a.q.shape[2] == heads * head_size
-            and a.k.shape[2] == kv_heads * head_size
-            and a.v.shape[2] == kv_heads * value_size
+            width == heads * head_size
+            and k_width == kv_heads * head_size
+            and v_width == kv_heads * value_size
         )
         tokens = a.q.shape[1], a.k.shape[1], a.v.shape[1]
     grouping = kv_heads == heads or (a.grouped and kv_heads > 0 and heads % kv_heads == 0)

@@ -1,0 +1,1 @@
+"""A stand-in for xformers with the signature of its attention."""
