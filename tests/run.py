@@ -20,7 +20,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from browser_environment import NoBrowserError, ensure_browser
-
 from comfyui_environment import (
     HOSTS,
     ROOT,

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from live_client import LiveClient
 
 from comfyui_server import Server
 from comfyui_workflow import Prompt, find
 from demo_measurement import Workflow
+from live_client import LiveClient
 
 pytestmark = [pytest.mark.server, pytest.mark.every_host]
 
