@@ -19,11 +19,8 @@ from typing import Any
 
 from comfy_api.latest import ComfyAPI, io
 
-CACHE_DIT, TEA_CACHE, ATTENTION = (
-    "AccelApplyCacheDiT",
-    "AccelApplyTeaCache",
-    "AccelAttentionBackend",
-)
+CACHE_DIT, TEA_CACHE = "AccelApplyCacheDiT", "AccelApplyTeaCache"
+ATTENTION, PROFILE = "AccelAttentionBackend", "AccelProfile"
 
 
 @dataclass(frozen=True)
@@ -144,9 +141,9 @@ REPLACEMENTS = (
         {"residual_diff_threshold": "residual_diff_threshold", **PATCHES_WINDOW},
     ),
     # Its nodes only work behind one of these, which prepares the model for them. Nothing needs
-    # that here, so they become a node that leaves the model as it is.
+    # that here; a profiler that records nothing hands the model on as it is.
     *(
-        Replacement(old, ATTENTION, fixed={"backend": "default"})
+        Replacement(old, PROFILE, fixed={"evaluations": 0})
         for old in ("FluxForwardOverrider", "VideoForwardOverrider", "DitForwardOverrider")
     ),
 )

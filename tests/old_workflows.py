@@ -104,6 +104,35 @@ SAVED: dict[str, dict[str, Any]] = {
     "ApplyTeaCachePatch": {"rel_l1_thresh": 0.4},
     "ApplyFirstBlockCachePatch": {"residual_diff_threshold": 0.12},
 }
+# What a user finds in our node: input of ours to the value that the old workflow had for it.
+EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "TeaCache": (
+        "AccelApplyTeaCache",
+        {"rel_l1_thresh": 0.3, "coefficients": "flux", "start_percent": 0.1, "end_percent": 0.95},
+    ),
+    "ApplyFBCacheOnModel": (
+        "AccelApplyCacheDiT",
+        {
+            "residual_diff_threshold": 0.18,
+            "start_percent": 0.05,
+            "end_percent": 0.9,
+            "max_continuous_cached_steps": 2,
+        },
+    ),
+    "MagCache": (
+        "AccelApplyCacheDiT",
+        {"start_percent": 0.15, "max_continuous_cached_steps": 5},
+    ),
+    "WanVideoTeaCacheKJ": (
+        "AccelApplyTeaCache",
+        {"rel_l1_thresh": 0.35, "start_percent": 0.1, "end_percent": 1.0},
+    ),
+    "PathchSageAttentionKJ": ("AccelAttentionBackend", {"backend": "sage"}),
+    "CacheDiT_Model_Optimizer": ("AccelApplyCacheDiT", {}),
+    "ApplyTeaCachePatch": ("AccelApplyTeaCache", {"rel_l1_thresh": 0.4}),
+    "ApplyFirstBlockCachePatch": ("AccelApplyCacheDiT", {"residual_diff_threshold": 0.12}),
+}
+
 # Its two nodes did nothing without the one that prepared the model for them.
 BEHIND_OVERRIDER = ("ApplyTeaCachePatch", "ApplyFirstBlockCachePatch")
 

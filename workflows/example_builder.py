@@ -177,7 +177,7 @@ class Graph:
         WorkflowError
             With every mistake that `workflow_check` finds.
         """
-        groups = self._lay_out()
+        groups = self.lay_out()
         workflow = {
             "id": str(uuid.uuid5(uuid.NAMESPACE_DNS, f"dit-acceleration.{self.name}")),
             "revision": 0,
@@ -195,7 +195,8 @@ class Graph:
             raise WorkflowError(f"{self.name}:\n" + "\n".join(wrong))
         return workflow
 
-    def _lay_out(self) -> list[dict[str, Any]]:
+    def lay_out(self) -> list[dict[str, Any]]:
+        """Give every node its place; returns the groups around them."""
         saved: list[dict[str, Any]] = []
         left = right = top = 0
         for number, group in enumerate(self.groups, start=1):

@@ -1,0 +1,101 @@
+"""What the example workflows share: their description, our nodes in them, how they end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from example_builder import Graph, Node, Output
+
+Source = Node | Output
+
+SEED = 1
+ACCELERATION = "Acceleration"
+NOTE_WIDTH = 460
+
+FOX = (
+    "A red fox trots along a frozen lake shore at dawn, low sun behind it, breath visible in the "
+    "cold air, snow crystals drifting, shallow depth of field, natural colours"
+)
+SHOP = (
+    "A small bookshop on a rainy evening, warm light in the window, a hand-painted sign above the "
+    'door reads "OPEN UNTIL MIDNIGHT", reflections on wet cobblestones, photograph, 35 mm'
+)
+FLAWS = "blurry, overexposed, static, low quality, compression artifacts, subtitles, deformed hands"
+
+WHAT_IT_DOES = (
+    "**Apply Cache-DiT** sits between the model and the sampler. Where little changed since the "
+    "last computed step it skips most of the model. A higher *residual_diff_threshold* is faster "
+    "and less faithful. The report tells what was skipped and why."
+)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that an example needs: where it goes, its name, the title of its model page."""
+
+    folder: str
+    name: str
+    page: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One example: its file name, what it shows, the files it needs, and how it is built."""
+
+    name: str
+    model: str
+    task: str
+    about: str
+    files: tuple[File, ...]
+    build: Callable[[Graph], None]
+
+    def note(self) -> str:
+        rows = "\n".join(f"| `{f.folder}` | `{f.name}` | {f.page} |" for f in self.files)
+        return (
+            f"## {self.model}: {self.task}\n\n{self.about}\n\n{WHAT_IT_DOES}\n\n### Files\n\n"
+            "Put them into ComfyUI's `models` folder. The last column is the title of the model "
+            "page that offers them.\n\n| folder | file | model page |\n| --- | --- | --- |\n"
+            f"{rows}\n"
+        )
+
+
+def accelerate(graph: Graph, model: Source, title: str = "") -> Node:
+    """The one place that says which of our nodes the examples show."""
+    return graph.node("AccelApplyCacheDiT", title, model=model, calibrator="taylorseer")
+
+
+def report(graph: Graph, model: Source, after: Source, which: str = "") -> None:
+    """The report of the run that made `after`, and a node that shows it."""
+    told = graph.node("AccelReport", f"{which}Report".capitalize(), model=model, after=after)
+    graph.node("PreviewAny", f"{which}Report, as text".capitalize(), source=told["text"])
+
+
+def save_video(
+    graph: Graph, name: str, images: Source, fps: float, audio: Source | None = None
+) -> None:
+    video = graph.node("CreateVideo", images=images, fps=fps, audio=audio)
+    graph.node("SaveVideo", video=video, filename_prefix=f"video/{name}")
+
+
+def simple_schedule(graph: Graph, model: Node, steps: int) -> Node:
+    return graph.node("BasicScheduler", model=model, scheduler="simple", steps=steps, denoise=1.0)
+
+
+def guided(
+    graph: Graph,
+    model: Node,
+    positive: Source,
+    negative: Source,
+    latent: Node,
+    cfg: float,
+    sigmas: Node,
+) -> Node:
+    return graph.node(
+        "SamplerCustomAdvanced",
+        noise=graph.node("RandomNoise", noise_seed=SEED),
+        guider=graph.node("CFGGuider", model=model, positive=positive, negative=negative, cfg=cfg),
+        sampler=graph.node("KSamplerSelect", sampler_name="euler"),
+        sigmas=sigmas,
+        latent_image=latent,
+    )
