@@ -11,14 +11,18 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from .errors import AccelerationError, MissingPackageError
+from .parking import Parking, kept_in
+from .residual_store import ResidualStore, tensors_of
 
 if TYPE_CHECKING:
-    import torch
-
     from .settings import CacheDiTSettings
 
 REQUIREMENT = "cache-dit>=1.5.3,<1.6"
@@ -186,14 +190,18 @@ class CalibratedStream:
     """One library calibrator forecasting one tensor stream along schedule positions.
 
     The library counts calls; here its clock is set to the position in the schedule instead, so
-    that irregular and repeated positions keep their true distance.
+    that irregular and repeated positions keep their true distance. Its tensors live in the store
+    and are with the library only while it computes, on the device of the model.
     """
 
     NAME = "residual"
 
-    def __init__(self, kind: str, order: int) -> None:
+    def __init__(self, kind: str, order: int, store: ResidualStore) -> None:
         self._calibrator = make_calibrator(kind, order)
         self._calibrator.maybe_init_state(self.NAME)
+        self._parking = Parking(store)
+        self._kind = kind
+        self._shape: torch.Size | None = None
         self._before_last: dict[str, Any] | None = None
         self._last_position = -math.inf
 
@@ -206,31 +214,31 @@ class CalibratedStream:
         if position == self._last_position and self._before_last is not None:
             self._restore(self._before_last)
         self._before_last = self._snapshot()
-        self._state.current_step = position
-        self._calibrator.update(value, name=self.NAME)
+        self._shape = value.shape
+        with self._fetched(value.device, leave=("dY_prev",) if self._kind == "taylorseer" else ()):
+            self._state.current_step = position
+            self._calibrator.update(value, name=self.NAME)
         self._last_position = position
 
-    def predict(self, position: float) -> torch.Tensor:
+    def predict(self, position: float, device: torch.device) -> torch.Tensor:
         """Forecast the tensor at a later position."""
-        self._state.current_step = position
-        result: torch.Tensor = self._calibrator.approximate(name=self.NAME)
+        with self._fetched(device, leave=("dY_prev",)):
+            self._state.current_step = position
+            result: torch.Tensor = self._calibrator.approximate(name=self.NAME)
         return result
+
+    @contextmanager
+    def _fetched(self, device: torch.device, leave: tuple[str, ...]) -> Iterator[None]:
+        """The state's tensors on a device, except those that the library will not read."""
+        state = vars(self._state)
+        state.update(self._parking.fetch(state, device, leave))
+        yield
+        # Not after an error: the run then drops the state.
+        state.update(self._parking.park(state, self._shape))
 
     def tensors(self) -> list[torch.Tensor]:
         """Every tensor kept, for the memory report."""
-        import torch
-
-        found: list[torch.Tensor] = []
-        pending: list[Any] = [vars(self._state)]
-        while pending:
-            value = pending.pop()
-            if isinstance(value, torch.Tensor):
-                found.append(value)
-            elif isinstance(value, dict):
-                pending.extend(value.values())
-            elif isinstance(value, list | tuple):
-                pending.extend(value)
-        return found
+        return tensors_of(kept_in([vars(self._state), self._before_last]))
 
     def _snapshot(self) -> dict[str, Any]:
         # One level deep: the library replaces lists and tensors, or appends to lists, but never

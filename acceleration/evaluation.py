@@ -101,6 +101,12 @@ class Evaluation:
         return self._restored is not None
 
     @property
+    def holds(self) -> bool:
+        """Whether tensors of ours are held for this evaluation."""
+        held = (self._entry, self._before, self._base, self._restored, self.signal, self.residual)
+        return any(tensors is not None for tensors in held)
+
+    @property
     def lost(self) -> bool:
         """Whether blocks were handed through but the last gate was never reached."""
         return self.skipped and not self.returned

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from .cache_dit_adapter import CalibratedStream
-from .residual_store import ResidualStore
+from .residual_store import Kept, ResidualStore, tensors_of
 
 Streams = dict[str, torch.Tensor]
 
@@ -53,7 +53,7 @@ class Hold:
 
     def __init__(self, store: ResidualStore) -> None:
         self._store = store
-        self._residual: Streams = {}
+        self._residual: dict[str, Kept] = {}
 
     @property
     def ready(self) -> bool:
@@ -70,7 +70,7 @@ class Hold:
         return {n: self._store.get(v, signal.device) for n, v in self._residual.items()}
 
     def tensors(self) -> list[torch.Tensor]:
-        return list(self._residual.values())
+        return tensors_of(self._residual.values())
 
 
 class Calibrated:
@@ -95,13 +95,12 @@ class Calibrated:
         self._seen += 1
         for name, value in residual.items():
             if name not in self._streams:
-                self._streams[name] = CalibratedStream(self._kind, self._order)
-            self._streams[name].update(position, self._store.put(value, host_math=True))
+                self._streams[name] = CalibratedStream(self._kind, self._order, self._store)
+            self._streams[name].update(position, value)
 
     def predict(self, position: float, signal: torch.Tensor) -> Streams:
         return {
-            name: self._store.get(stream.predict(position), signal.device)
-            for name, stream in self._streams.items()
+            name: stream.predict(position, signal.device) for name, stream in self._streams.items()
         }
 
     def tensors(self) -> list[torch.Tensor]:
@@ -128,7 +127,7 @@ class Trajectory:
     def __init__(self, store: ResidualStore, order: int) -> None:
         self._store = store
         self._order = order
-        self._history: list[tuple[float, torch.Tensor, Streams]] = []
+        self._history: list[tuple[float, Kept, dict[str, Kept]]] = []
         self.tensors_kept = 2 * (order + 1) + 1
 
     @property
@@ -167,7 +166,7 @@ class Trajectory:
         return result
 
     def tensors(self) -> list[torch.Tensor]:
-        return [t for _, s, streams in self._history for t in (s, *streams.values())]
+        return tensors_of(k for _, s, streams in self._history for k in (s, *streams.values()))
 
 
 def _gram(vectors: list[torch.Tensor]) -> torch.Tensor:

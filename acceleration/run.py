@@ -1,8 +1,7 @@
 """One sampling run: its branches, its counting, its end.
 
 A run is opened around the host's sampling and closed in ``finally``; all state of a technique lives
-in it. A *branch* is one stream of evaluations that may share residuals: same device, same conds in
-the same order, same context window, same patches, same shape.
+in it.
 """
 
 from __future__ import annotations
@@ -11,28 +10,32 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
+from .branches import Branch, Branches, Memory
 from .errors import AccelerationError
 from .evaluation import BlockPlan, Evaluation, TapPoint
 from .families import Structure, Tap, describe
-from .forecast import Forecast, Streams, make_forecast
+from .forecast import Streams
 from .gates import installed
 from .live import Guarded, Listener
-from .policies import Decision, Policy, RunInfo, Technique
+from .policies import Decision, RunInfo, Technique
 from .probing import probe
 from .report import EvaluationRecord, RunReport
-from .residual_store import ResidualStore, bytes_of
-from .schedule import Schedule
+from .schedule import Schedule, SigmaReading
 from .timing import Mark, Span, unmarked
-
-# Branches that a run is expected to have, for the memory plan: positive and negative prompt.
-EXPECTED_BRANCHES = 2
 
 # Below this share of skipped evaluations the report says why there are not more.
 WORTH_EXPLAINING = 0.4
+
+AFTER_END = "after end_percent"
+
+LAST_BLOCK_REPLACED = (
+    "another patch replaces the last block of this model, so caching was switched off for this run"
+)
 
 
 @dataclass(frozen=True)
@@ -51,19 +54,8 @@ class Call:
     device: torch.device
     mark: Mark = unmarked
     """Shows parts of our own work to a profiler."""
-
-
-@dataclass
-class Branch:
-    """State of one stream of evaluations."""
-
-    name: str
-    label: str
-    forecast: Forecast
-    policy: Policy | None = None
-    position: float | None = None
-    shape: torch.Size | None = None
-    """Shape of the hidden state at the last computed evaluation."""
+    conds: int = 1
+    """How many prompts are evaluated in this batch."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +65,27 @@ class Target:
     info: RunInfo | None = None
     plan: BlockPlan | None = None
     tap: Tap | None = None
+
+
+class Place:
+    """Where one evaluation of a branch lies in the schedule, found when it is first asked for."""
+
+    def __init__(self, schedule: Schedule, reading: SigmaReading, branch: Branch) -> None:
+        self._schedule, self._reading, self._branch = schedule, reading, branch
+
+    @cached_property
+    def sigma(self) -> float:
+        return self._reading.value()
+
+    @cached_property
+    def position(self) -> float:
+        found = self._schedule.locate(self.sigma, self._branch.position)
+        self._branch.position = found
+        return found
+
+    @property
+    def step(self) -> int:
+        return self._schedule.step_of(self.position)
 
 
 class SamplingRun:
@@ -90,8 +103,8 @@ class SamplingRun:
         The transformer, for the checks that must fail before sampling starts.
     sigma_window
         Highest and lowest sigma between which skipping is allowed.
-    free_memory
-        Free bytes of a device.
+    memory
+        What may be asked of the host's memory.
     listener
         Is told of every evaluation and of the end.
 
@@ -108,7 +121,7 @@ class SamplingRun:
         sampler: str,
         network: Any,
         sigma_window: tuple[float, float],
-        free_memory: Callable[[torch.device], int],
+        memory: Memory,
         listener: Listener | None = None,
     ) -> None:
         self._listener = Guarded(listener)
@@ -118,19 +131,13 @@ class SamplingRun:
         self._schedule = schedule
         self._window = sigma_window
         self._lock = threading.RLock()
-        self._policies: dict[Hashable, Policy] = {}
-        self._branches: dict[Hashable, Branch] = {}
+        self.memory = memory
+        self._branches = Branches(technique, memory)
         self._targets: dict[int, Target] = {}
         self._spans: list[tuple[EvaluationRecord, Span]] = []
-        self._sigma: tuple[Any, float] = (None, 0.0)
+        self._reading: SigmaReading | None = None
         self._began: float | None = None
         self._blocked_for_run: str | None = None
-        kept = make_forecast(
-            technique.calibrator, technique.taylorseer_order, ResidualStore("gpu", free_memory, 0)
-        ).tensors_kept
-        self._store = ResidualStore(
-            technique.residual_device, free_memory, (kept + 1) * EXPECTED_BRANCHES
-        )
         structure = describe(network)
         if structure is not None:
             self._targets[_identity(network)] = self._aim(structure, network)
@@ -138,6 +145,16 @@ class SamplingRun:
     def __deepcopy__(self, memo: dict[int, Any]) -> SamplingRun:
         # The run travels in transformer_options, which other packs copy.
         return self
+
+    @property
+    def residual_device(self) -> str:
+        """The input of this name, of the settings that this run goes by."""
+        return self._technique.residual_device
+
+    @property
+    def expected_tensors(self) -> int:
+        """About how many tensors of the hidden state's size are going to be kept."""
+        return self._branches.expected_tensors
 
     def run_plainly(self, sentence: str) -> None:
         """Skip nothing in this run, and say why."""
@@ -189,14 +206,13 @@ class SamplingRun:
         if self._began is None:
             self._began = time.perf_counter()
         span = Span(call.device)
-        sigma = self._read_sigma(call.sigma)
-        branch, position = self._locate(call, sigma)
-        step = self._schedule.step_of(position)
-        output, outcome = self._run(call, branch, position, step, sigma)
+        branch = self._branches.find(call.key, call.label, call.device, call.conds)
+        place = Place(self._schedule, self._read_sigma(call.sigma), branch)
+        output, outcome = self._run(call, branch, place)
         record = EvaluationRecord(
-            step,
-            position,
-            sigma,
+            place.step,
+            place.position,
+            place.sigma,
             branch.label,
             skipped=outcome.reuse,
             reason=outcome.reason,
@@ -212,9 +228,9 @@ class SamplingRun:
             self._listener.evaluated(record, self._look)
         return output
 
-    def _run(
-        self, call: Call, branch: Branch, position: float, step: int, sigma: float
-    ) -> tuple[Any, Decision]:
+    def _run(self, call: Call, branch: Branch, place: Place) -> tuple[Any, Decision]:
+        if self._blocked_for_run is not None:
+            self._branches.free(call.device)
         if self._blocked_for_run is not None or torch.is_grad_enabled():
             return call.execute(), Decision(False, "not accelerated")
         target = self._targets.get(_identity(call.network))
@@ -223,45 +239,53 @@ class SamplingRun:
             self._targets[_identity(call.network)] = target
             if output is not None:
                 return output, Decision(False, "looked for the structure")
-        outside = self._outside_window(sigma)
-        if target.plan is None or target.info is None or outside == "after end_percent":
-            return call.execute(), Decision(False, outside or "not accelerated")
-        return self._gated(call, target, branch, position, step, outside)
+        if target.plan is None or target.info is None:
+            return call.execute(), Decision(False, "not accelerated")
+        # Only a run with an end needs its sigma now; see SigmaReading for why it waits otherwise.
+        if self._window[1] > 0 and self._outside_window(place.sigma) == AFTER_END:
+            return call.execute(), Decision(False, AFTER_END)
+        return self._gated(call, target, branch, place)
 
     def _gated(
-        self,
-        call: Call,
-        target: Target,
-        branch: Branch,
-        position: float,
-        step: int,
-        outside: str | None,
+        self, call: Call, target: Target, branch: Branch, place: Place
     ) -> tuple[Any, Decision]:
         assert target.info is not None and target.plan is not None
-        policy = branch.policy = self._policy(call, target.info)
+        policy = self._branches.policy(branch, _identity(call.network), target.info)
         decisions: list[Decision] = []
 
         def decide(signal: torch.Tensor, shape: torch.Size, must_run: bool) -> Streams | None:
             with call.mark("decision"):
+                self._branches.drop_abandoned(place.position)
+                outside = self._outside_window(place.sigma)
                 blocked = outside or self._blocked(branch, shape, must_run)
-                decision = policy.decide(branch.name, step, signal, blocked)
+                decision = policy.decide(branch.name, place.step, signal, blocked)
                 decisions.append(decision)
-                return branch.forecast.predict(position, signal) if decision.reuse else None
+                return branch.forecast.predict(place.position, signal) if decision.reuse else None
 
         evaluation = Evaluation(target.plan, decide, _tap_point(target, call.network))
         structure = target.info.structure
         idle = structure.idle_blocks(call.network, target.plan.last)
-        with installed(evaluation.gates_for(structure.blocks(call.network), idle)):
-            output = call.execute()
+        dropped: str | None = None
+        try:
+            with installed(evaluation.gates_for(structure.blocks(call.network), idle)):
+                output = call.execute()
+        except Exception as error:
+            dropped = self._branches.why_dropped(error, call.device, evaluation.holds)
+            if dropped is None:
+                raise
+        if dropped is not None:
+            # Not before: the error's traceback kept the tensors of the evaluation alive.
+            del evaluation
+            return self._recompute(call, dropped, "out of memory")
         if evaluation.lost:
-            return self._recompute(call)
-        decision = decisions[0] if decisions else Decision(False, "first blocks not called")
+            return self._recompute(call, LAST_BLOCK_REPLACED, "last block not called")
         if not evaluation.skipped:
-            with call.mark("learning"):
-                self._learn(evaluation, branch, position, step)
+            self._learn(call, evaluation, branch, place)
+        decision = decisions[0] if decisions else Decision(False, "first blocks not called")
         return output, decision
 
-    def _learn(self, evaluation: Evaluation, branch: Branch, position: float, step: int) -> None:
+    def _learn(self, call: Call, evaluation: Evaluation, branch: Branch, place: Place) -> None:
+        """Remember a computed evaluation; its output is right, whatever happens here."""
         assert branch.policy is not None
         if evaluation.signal is None or evaluation.residual is None:
             self.report.notice(
@@ -270,84 +294,49 @@ class SamplingRun:
             )
             return
         branch.shape = evaluation.hidden_shape
-        branch.policy.computed(branch.name, step, evaluation.signal, evaluation.output)
-        branch.forecast.update(position, evaluation.residual, evaluation.signal)
+        try:
+            with call.mark("learning"):
+                branch.policy.computed(
+                    branch.name, place.step, evaluation.signal, evaluation.output
+                )
+                branch.forecast.update(place.position, evaluation.residual, evaluation.signal)
+        except Exception as error:
+            dropped = self._branches.why_dropped(error, call.device, evaluation.holds)
+            if dropped is None:
+                raise
+            self._stop_caching(call, dropped)
 
     def _blocked(self, branch: Branch, shape: torch.Size, must_run: bool) -> str | None:
         if must_run:
             return "this model must run here"
         if branch.shape is not None and branch.shape != shape:
             # Some models change their number of tokens in mid-run; an old residual does not fit.
-            branch.forecast = self._new_forecast()
+            branch.forecast = self._branches.new_forecast()
         return None if branch.forecast.ready else "no residual yet"
 
-    def _recompute(self, call: Call) -> tuple[Any, Decision]:
-        """Compute plainly: the last gate was not reached after a skip, so the output is wrong."""
-        self.run_plainly(
-            "another patch replaces the last block of this model, so caching was switched off for "
-            "this run"
-        )
-        return call.execute(), Decision(False, "last block not called")
+    def _recompute(self, call: Call, sentence: str, reason: str) -> tuple[Any, Decision]:
+        """Compute an evaluation plainly that went wrong, and skip nothing from now on."""
+        self._stop_caching(call, sentence)
+        return call.execute(), Decision(False, reason)
+
+    def _stop_caching(self, call: Call, sentence: str) -> None:
+        self.run_plainly(sentence)
+        self._branches.free(call.device)
 
     # ---------------------------------------------------------------- bookkeeping
 
-    def _read_sigma(self, sigma: torch.Tensor) -> float:
-        """The current sigma; evaluations of one step share a tensor, so one wait is enough."""
-        if self._sigma[0] is not sigma:
-            self._sigma = (sigma, float(sigma.flatten()[0]))
-        return self._sigma[1]
-
-    def _locate(self, call: Call, sigma: float) -> tuple[Branch, float]:
-        with self._lock:
-            branch = self._branches.get(call.key)
-            if branch is None:
-                name = f"branch-{len(self.report.evaluations)}-{len(self._branches)}"
-                branch = Branch(name, call.label, self._new_forecast())
-                self._branches[call.key] = branch
-            position = branch.position = self._schedule.locate(sigma, branch.position)
-            self._drop_abandoned(position)
-            return branch, position
-
-    def _drop_abandoned(self, position: float) -> None:
-        """Forget branches whose residual is too old to be used, such as windows that moved on."""
-        old = [
-            key
-            for key, branch in self._branches.items()
-            if branch.policy is not None
-            and branch.position is not None
-            and position - branch.position > branch.policy.max_age + 1
-        ]
-        if old:
-            self._note_memory()
-        for key in old:
-            branch = self._branches.pop(key)
-            assert branch.policy is not None
-            branch.policy.forget(branch.name)
-
-    def _new_forecast(self) -> Forecast:
-        technique = self._technique
-        return make_forecast(technique.calibrator, technique.taylorseer_order, self._store)
-
-    def _policy(self, call: Call, info: RunInfo) -> Policy:
-        key = (call.device, _identity(call.network))
-        with self._lock:
-            if key not in self._policies:
-                self._policies[key] = self._technique.open(info)
-            return self._policies[key]
+    def _read_sigma(self, sigma: torch.Tensor) -> SigmaReading:
+        """The reading of the current sigma, which evaluations of one step share."""
+        reading = self._reading
+        if reading is None or reading.source is not sigma:
+            reading = self._reading = SigmaReading(sigma)
+        return reading
 
     def _outside_window(self, sigma: float) -> str | None:
         highest, lowest = self._window
         if sigma > highest:
             return "before start_percent"
-        return "after end_percent" if sigma < lowest else None
-
-    def _note_memory(self) -> None:
-        # What is held grows until a branch is dropped: looking then and at the end is enough.
-        with self._lock:
-            held = [t for b in list(self._branches.values()) for t in b.forecast.tensors()]
-            for policy in self._policies.values():
-                held += policy.tensors()
-            self._store.note_bytes(bytes_of(held))
+        return AFTER_END if sigma < lowest else None
 
     def _look(self) -> RunReport:
         """The report with the times that are known by now, for the listener."""
@@ -356,13 +345,8 @@ class SamplingRun:
             record.seconds = record.seconds or span.seconds_if_over() or 0.0
         if self._began is not None:
             report.seconds = time.perf_counter() - self._began
-        self._note_memory()
-        self._tell_memory()
+        self._branches.tell_memory(report)
         return report
-
-    def _tell_memory(self) -> None:
-        self.report.residual_placement = self._store.placement
-        self.report.residual_peak_bytes = self._store.peak_bytes
 
     def close(self, finished: bool) -> RunReport:
         """Free everything and return the finished report."""
@@ -373,16 +357,12 @@ class SamplingRun:
         if self._began is not None:
             report.seconds = time.perf_counter() - self._began
         report.outcome = "finished" if finished else "interrupted"
-        self._note_memory()
-        self._tell_memory()
+        self._branches.tell_memory(report)
         if report.skipped < WORTH_EXPLAINING * max(len(report.evaluations), 1):
-            reasons = [policy.explain(report) for policy in self._policies.values()]
-            report.explanation = next((reason for reason in reasons if reason), "")
-        for policy in self._policies.values():
-            policy.close()
-        for held in (self._policies, self._branches, self._targets):
-            held.clear()
-        self._sigma = (None, 0.0)
+            report.explanation = self._branches.explanation(report)
+        self._branches.close()
+        self._targets.clear()
+        self._reading = None
         self._listener.ended(report)
         return report
 

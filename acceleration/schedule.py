@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 
 def _same(a: float, b: float) -> bool:
     return abs(a - b) <= 1e-5 * max(abs(a), abs(b), 1e-8)
@@ -65,3 +67,34 @@ class Schedule:
             if min(here, ahead) < sigma < max(here, ahead) and not _same(sigma, ahead):
                 return i + (here - sigma) / (here - ahead)
         return None
+
+
+class SigmaReading:
+    """The current sigma ``[B]``, on its way from the device.
+
+    The schedule is known to the processor, but which of its sigmas an evaluation has, or which
+    between two of them, only the sampler knows, and it works on the device: guessing would be wrong
+    for every sampler with more than one evaluation a step. So the value is copied without waiting
+    before the first blocks are queued, and waited for after: the device then has the first blocks
+    to work on, and the policy's reading of the change is the only wait that lets it run dry.
+    """
+
+    def __init__(self, sigma: torch.Tensor) -> None:
+        self.source = sigma
+        self._value = sigma.flatten()[:1]
+        self._arrived: torch.cuda.Event | None = None
+        if sigma.device.type != "cuda":
+            return
+        try:
+            copy = torch.empty_like(self._value, device="cpu", pin_memory=True)
+        except RuntimeError:
+            return  # no more memory can be pinned: the value is read from the device
+        self._value = copy.copy_(self._value, non_blocking=True)
+        self._arrived = torch.cuda.Event()
+        self._arrived.record(torch.cuda.current_stream(sigma.device))
+
+    def value(self) -> float:
+        """The sigma; waits until it has arrived."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return float(self._value[0])

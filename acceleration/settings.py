@@ -10,7 +10,7 @@ from .errors import AccelerationError, shown
 CALIBRATORS = ("none", "taylorseer", "foca", "dmd", "trajectory")
 SCM_PRESETS = ("none", "slow", "medium", "fast", "ultra")
 SCM_POLICIES = ("dynamic", "static")
-RESIDUAL_DEVICES = ("auto", "gpu", "cpu")
+RESIDUAL_DEVICES = ("auto", "gpu", "cpu", "gpu_bf16", "gpu_fp8", "cpu_bf16", "cpu_fp8")
 
 MAX_STEPS = 10_000
 """As many steps as the host's samplers take; keeps a mistyped number from filling the memory."""

@@ -18,7 +18,6 @@ from .config_files import (
 from .levers import Lever, LeverReport, lever_of, levers_of, put
 from .locking import attach_lossy
 from .model import (
-    free_memory,
     network_of,
     progress,
     sample,
@@ -42,7 +41,6 @@ __all__ = [
     "checkpoint_identity",
     "choices",
     "fingerprint",
-    "free_memory",
     "last_report",
     "lever_of",
     "levers_of",

@@ -16,7 +16,8 @@ from ..schedule import Schedule
 from ..timing import unmarked
 from .levers import PROFILE_KEY, lever_of, put, require_model
 from .live import LiveNode
-from .model import free_memory, network_of, sampler_name, structure_of
+from .memory import HostMemory, expected_branches, hidden_bytes
+from .model import network_of, sampler_name, structure_of
 
 log = logging.getLogger("dit_acceleration")
 
@@ -60,11 +61,12 @@ class CachingAttachment:
         return getattr(self.technique, "settings", None)
 
     def wrappers(self) -> list[tuple[str, Callable[..., Any]]]:
-        """One opens and closes the sampling run, the other runs every model call through it."""
+        """Open and close the sampling run, ask for its memory, run every model call through it."""
         from comfy.patcher_extension import WrappersMP
 
         return [
             (WrappersMP.OUTER_SAMPLE, self.outer_sample),
+            (WrappersMP.PREPARE_SAMPLING, self.prepare_sampling),
             (WrappersMP.APPLY_MODEL, self.apply_model),
         ]
 
@@ -73,7 +75,8 @@ class CachingAttachment:
         guider = executor.class_obj
         sampler = kwargs.get("sampler", args[2] if len(args) > 2 else None)
         sigmas = kwargs.get("sigmas", args[3] if len(args) > 3 else None)
-        run = self._open(guider.model_patcher, sampler, sigmas)
+        memory = HostMemory(guider.model_patcher, expected_branches(guider))
+        run = self._open(guider.model_patcher, sampler, sigmas, memory)
         options = guider.model_options.setdefault("transformer_options", {})
         options[KEY] = run
         finished = False
@@ -86,7 +89,24 @@ class CachingAttachment:
             self.last_report = run.close(finished)
             log.info("%s", self.last_report.sentence())
 
-    def _open(self, patcher: Any, sampler: Any, sigmas: Any) -> SamplingRun:
+    @staticmethod
+    def prepare_sampling(
+        executor: Any, model: Any, noise_shape: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """PREPARE_SAMPLING: ``(model, noise_shape, conds, model_options, …)``."""
+
+        def load() -> Any:
+            return executor(model, noise_shape, *args, **kwargs)
+
+        given = kwargs.get("model_options", args[1] if len(args) > 1 else None) or {}
+        run: SamplingRun | None = given.get("transformer_options", {}).get(KEY)
+        structure = structure_of(model)
+        if run is None or structure is None or not isinstance(run.memory, HostMemory):
+            return load()
+        one = hidden_bytes(model, structure, noise_shape)
+        return run.memory.prepare(run.residual_device, run.expected_tensors * one, one, load)
+
+    def _open(self, patcher: Any, sampler: Any, sigmas: Any, memory: HostMemory) -> SamplingRun:
         sampling = patcher.get_model_object("model_sampling")
         technique, resolved = self.technique, self.resolved
         second = self.second is not None and is_second_expert(patcher, sampling, sigmas)
@@ -102,7 +122,7 @@ class CachingAttachment:
             sampler_name(sampler),
             network_of(patcher),
             (window[0], window[1]),
-            free_memory,
+            memory,
             self._live.listener() if self._live is not None else None,
         )
         if "easycache" in patcher.model_options.get("transformer_options", {}):
@@ -144,6 +164,7 @@ class CachingAttachment:
                 label=branch_label(options),
                 device=x.device,
                 mark=getattr(options.get(PROFILE_KEY), "mark", unmarked),
+                conds=len(options.get("cond_or_uncond", ())),
             )
         )
 

@@ -1,11 +1,9 @@
-"""What the engine asks of the host's MODEL, samplers and memory."""
+"""What the engine asks of the host's MODEL and samplers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-
-import torch
 
 from ..families import Structure, describe
 
@@ -15,13 +13,6 @@ def sampler_name(sampler: Any) -> str:
     function = getattr(sampler, "sampler_function", None)
     name = getattr(function, "__name__", None) or type(sampler).__name__
     return str(name).removeprefix("sample_")
-
-
-def free_memory(device: torch.device) -> int:
-    """Free bytes of a device, as the host counts them."""
-    import comfy.model_management
-
-    return int(comfy.model_management.get_free_memory(device))
 
 
 def network_of(model: Any) -> Any:

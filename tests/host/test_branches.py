@@ -19,12 +19,12 @@ class WhoseResidual:
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from dit_acceleration_pack.acceleration import run
+        from dit_acceleration_pack.acceleration import branches
 
         self.now: Any = None
         self.used = 0
         self.mixed: list[Any] = []
-        make = run.make_forecast
+        make = branches.make_forecast
         outer = self
 
         def watched(*args: Any) -> Any:
@@ -45,7 +45,7 @@ class WhoseResidual:
             forecast.update, forecast.predict = spy_update, spy_predict
             return forecast
 
-        monkeypatch.setattr(run, "make_forecast", watched)
+        monkeypatch.setattr(branches, "make_forecast", watched)
 
     def before(self, x: torch.Tensor, context: torch.Tensor, options: dict[str, Any]) -> None:
         prompts = tuple(round(float(c.double().sum()), 4) for c in context)

@@ -128,4 +128,4 @@ def test_bytes_count_every_storage_once() -> None:
 
 def test_auto_placement_follows_free_memory() -> None:
     kept = ResidualStore("auto", lambda _: 100, 2)
-    assert kept.put(torch.zeros(4)).device.type == "cpu"
+    assert kept.put(torch.zeros(4)).tensors[0].device.type == "cpu"
