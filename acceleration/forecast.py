@@ -115,13 +115,12 @@ CHUNK = 1 << 22
 """Elements per batch item that are brought to float32 at once for inner products."""
 
 
-class Trajectory:
-    """Moves the residual along its last differences by the progress of the first blocks.
+class _Followed:
+    """A residual that follows the first blocks: ``R ≈ R₁ + Σ aₖ Dₖ``.
 
-    With r the signal now, r₁, r₀ the signals and R₁, R₀ the residuals of the last two computed
-    evaluations: ``R ≈ R₁ + a (R₁ - R₀)``, ``a = <r - r₁, r₁ - r₀> / |r₁ - r₀|²``; order 2 takes the
-    least-squares combination of the last two differences. ``a`` is found per batch item. Cache
-    trajectory alignment of DiCache (arXiv 2508.17356).
+    R₁ is the last computed residual and Dₖ the differences of the last computed ones, newest first.
+    The first blocks' residual r is known on skipped evaluations too; subclasses find the weights
+    ``aₖ`` from it, per batch item.
     """
 
     def __init__(self, store: ResidualStore, order: int) -> None:
@@ -154,7 +153,7 @@ class Trajectory:
         steps = [signals[-1] - signals[-2]]
         if len(signals) == 3:
             steps.append(signals[-2] - signals[-3])
-        weights = _least_squares(signal - signals[-1], steps)
+        weights = self._weights(position, _gram([signal - signals[-1], *steps]))
         result: Streams = {}
         for name, value in last.items():
             history = [self._store.get(entry[2][name], device) for entry in self._history]
@@ -165,8 +164,57 @@ class Trajectory:
             result[name] = value
         return result
 
+    def _weights(self, position: float, products: torch.Tensor) -> list[torch.Tensor]:
+        """Weights ``[B]`` a difference, from the inner products ``[B, 1 + n, 1 + n]``.
+
+        The first row belongs to the signal's change since the last computed evaluation, the
+        others to the n differences of the signals, newest first.
+        """
+        raise NotImplementedError
+
     def tensors(self) -> list[torch.Tensor]:
         return tensors_of(k for _, s, streams in self._history for k in (s, *streams.values()))
+
+
+class Trajectory(_Followed):
+    """Moves the residual along its last differences by the progress of the first blocks.
+
+    With r the signal now and r₁, r₀ those of the last two computed evaluations:
+    ``a = <r - r₁, r₁ - r₀> / |r₁ - r₀|²``; order 2 takes the least-squares combination of the last
+    two differences. Cache trajectory alignment of DiCache (arXiv 2508.17356).
+    """
+
+    def _weights(self, position: float, products: torch.Tensor) -> list[torch.Tensor]:
+        return _least_squares(products[:, 1:, 1:], products[:, 0, 1:])
+
+
+RIDGE = 0.5
+"""How strongly ``Blend`` trusts time against the signal; 0.3 to 1 are about as good on the demo
+model, 0 is the trajectory of order 2, very large is TaylorSeer of order 1."""
+
+
+class Blend(_Followed):
+    """Between extrapolation in time and the progress of the first blocks, over two differences.
+
+    Time alone (TaylorSeer of order 1) gives the weights ``a⁰ = ((t - t₁) / (t₁ - t₀), 0)``. The
+    weights used are those near it that best explain the signal's change d by the signals' own
+    differences: they minimise ``|d - Σ aₖ Dₖ|² + λ Σ |Dₖ|² (aₖ - a⁰ₖ)²``, a ridge regression with
+    a prior. Where the signal says little, time decides; where the signal jumps, it is followed.
+    """
+
+    def __init__(self, store: ResidualStore) -> None:
+        super().__init__(store, order=2)
+
+    def _weights(self, position: float, products: torch.Tensor) -> list[torch.Tensor]:
+        times = [entry[0] for entry in self._history]
+        ahead = (position - times[-1]) / (times[-1] - times[-2])
+        ahead = min(max(ahead, -MOST_PROGRESS), MOST_PROGRESS)
+        gram, right = products[:, 1:, 1:], products[:, 0, 1:]
+        # What time alone leaves unexplained of the inner products with each difference.
+        right = right - ahead * gram[:, :, 0]
+        ridged = gram + RIDGE * torch.diag_embed(torch.diagonal(gram, dim1=1, dim2=2))
+        weights = _least_squares(ridged, right)
+        return [weights[0] + ahead, *weights[1:]]
 
 
 def _gram(vectors: list[torch.Tensor]) -> torch.Tensor:
@@ -184,16 +232,15 @@ def _gram(vectors: list[torch.Tensor]) -> torch.Tensor:
     return total
 
 
-def _least_squares(target: torch.Tensor, steps: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Weights ``[B]`` of one or two steps whose combination comes nearest to the target.
+def _least_squares(gram: torch.Tensor, right: torch.Tensor) -> list[torch.Tensor]:
+    """Weights ``[B]`` of one or two steps, from their inner products ``[B, n, n]`` and those with
+    the target ``[B, n]``.
 
-    All tensors are ``[B, …]``; computed per batch item, without a synchronisation.
+    Computed per batch item, without a synchronisation.
     """
-    products = _gram([target, *steps])
-    gram, right = products[:, 1:, 1:], products[:, 0, 1:]
     tiny = torch.finfo(gram.dtype).tiny
     single = (right[:, 0] / gram[:, 0, 0].clamp_min(tiny)).clamp(-MOST_PROGRESS, MOST_PROGRESS)
-    if len(steps) == 1:
+    if gram.shape[1] == 1:
         return [single]
     determinant = gram[:, 0, 0] * gram[:, 1, 1] - gram[:, 0, 1] ** 2
     # Nearly parallel steps give huge opposite weights: fall back to the newest step alone.
@@ -210,4 +257,6 @@ def make_forecast(kind: str, order: int, store: ResidualStore) -> Forecast:
         return Hold(store)
     if kind == "trajectory":
         return Trajectory(store, order)
+    if kind == "blend":
+        return Blend(store)
     return Calibrated(store, kind, order)

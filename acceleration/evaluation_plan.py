@@ -1,0 +1,147 @@
+"""Which evaluations of a run to spend in full, when their number is given.
+
+The evaluations are spread by a density over the schedule: dense at the start, where the picture is
+laid out, and at the very end, where fine detail appears; measured change moves them during the run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+HEAD = 3
+"""Evaluations computed at the start, where a forecast has nothing to go by."""
+
+START, START_WIDTH = 3.0, 0.15
+END, END_WIDTH = 5.0, 0.06
+"""Extra density at both ends and its width as a share of the schedule. Found on the demo model
+with `benchmarks/target.py`; the optimum is flat."""
+
+TAIL = 0.5
+"""Intervals left after the last computed evaluation."""
+
+SPREAD = 2.0
+"""Measured change weighs an evaluation by at most this factor, and at least its inverse."""
+
+TYPICAL_OF = 4
+"""How many changes make the typical one that the next is compared with."""
+
+EVALUATIONS_PER_STEP = {
+    "heun": 2,
+    "heunpp2": 3,
+    "dpm_2": 2,
+    "dpm_2_ancestral": 2,
+    "dpmpp_2s_ancestral": 2,
+    "dpmpp_2s_ancestral_cfg_pp": 2,
+    "dpmpp_sde": 2,
+    "dpmpp_sde_gpu": 2,
+    "seeds_2": 2,
+    "seeds_3": 3,
+    "exp_heun_2_x0": 2,
+    "exp_heun_2_x0_sde": 2,
+}
+"""Of the host's samplers that evaluate more than once a step (the last step excepted); a guess
+until the run has shown it."""
+
+
+def density(fraction: float) -> float:
+    """Relative density of computed evaluations at a place of the schedule, 0 to 1."""
+    start = START * math.exp(-fraction / START_WIDTH)
+    return 1.0 + start + END * math.exp(-(1.0 - fraction) / END_WIDTH)
+
+
+@dataclass
+class EvaluationPlan:
+    """Spends a share of one branch's evaluations; told of each in order.
+
+    Parameters
+    ----------
+    steps
+        Of the schedule.
+    share
+        Of the evaluations that are computed, 0 to 1.
+    sampler
+        Name of the sampler function, for how many evaluations a step has.
+    first
+        The step at which this branch begins; what lies before is not its own.
+    """
+
+    steps: int
+    share: float
+    sampler: str = ""
+    first: int = 0
+    computed: int = 0
+    seen: int = 0
+    _passed: list[float] = field(default_factory=list)
+    """Densities of the evaluations since the last computed one."""
+    _step: int = -1
+    _in_step: int = 0
+    _changes: deque[float] = field(default_factory=lambda: deque(maxlen=TYPICAL_OF))
+
+    def __post_init__(self) -> None:
+        self._per_step = EVALUATIONS_PER_STEP.get(self.sampler, 1)
+
+    def _left(self, step: int) -> list[int]:
+        """Steps of the evaluations to come, this one included."""
+        here = max(self._per_step - self._in_step, 0) if step < self.steps - 1 else 0
+        # A solver of higher order takes its last step, to sigma 0, in one evaluation.
+        inner = [s for s in range(step + 1, self.steps - 1) for _ in range(self._per_step)]
+        return [step] * (here + 1) + inner + [self.steps - 1] * (step < self.steps - 1)
+
+    def _note(self, step: int) -> None:
+        if step != self._step:
+            # The first step may be met for its beginning only (a corrector lies in the next one).
+            if self._step > self.first:
+                self._per_step = self._in_step
+            self._step, self._in_step = step, 0
+        self._in_step += 1
+        self.seen += 1
+
+    def _weight(self, change: float | None) -> float:
+        """How much more than lately the input changed, damped."""
+        if change is None or not math.isfinite(change):
+            return 1.0
+        typical = sum(self._changes) / len(self._changes) if self._changes else change
+        self._changes.append(change)
+        if typical <= 0:
+            return 1.0
+        return min(max(math.sqrt(change / typical), 1 / SPREAD), SPREAD)
+
+    def wants(self, step: int, change: float | None) -> bool:
+        """Whether to compute the evaluation at hand.
+
+        ``change`` is that of the first blocks since the evaluation before, relative, or None.
+        """
+        self._note(step)
+        top = max(self.steps - 1, 1)
+        self._passed.append(density(step / top) * self._weight(change))
+        coming = self._left(step)
+        budget = self.share * (self.seen - 1 + len(coming)) - self.computed
+        if self.seen <= min(HEAD, round(budget) + self.computed):
+            return True
+        if budget < 0.5:
+            return False
+        if round(budget) >= len(coming):
+            return True
+        unit = _level([*self._passed, *(density(s / top) for s in coming[1:])], budget + TAIL)
+        filled = sum(min(1.0, one / unit) for one in self._passed)
+        # To the nearest evaluation, not to the one after the interval is full.
+        return filled + min(1.0, self._passed[-1] / unit) / 2 >= 1.0
+
+    def spent(self) -> None:
+        """The evaluation at hand was computed, wanted or not."""
+        self.computed += 1
+        self._passed.clear()
+
+
+def _level(densities: list[float], total: float) -> float:
+    """The unit u with ``sum(min(1, d / u)) = total``: no evaluation can be computed twice."""
+    low, high = 0.0, sum(densities) / total
+    for _ in range(30):
+        middle = (low + high) / 2
+        if sum(min(1.0, one / middle) for one in densities) > total:
+            low = middle
+        else:
+            high = middle
+    return high

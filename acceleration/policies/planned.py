@@ -1,0 +1,181 @@
+"""A number of evaluations, spent where they count: what a target speed-up asks for.
+
+No threshold: the target says how many evaluations may be computed, the plan spreads them over the
+schedule, and the measured change of the first blocks moves them while the run goes on.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from ..errors import AccelerationError
+from ..evaluation_plan import EvaluationPlan
+from ..families import Structure, Tap
+from ..report import RunReport
+from . import Decision, RunInfo
+
+FIRST_BLOCKS = 1
+FEWEST_STEPS = 8
+"""Below this a preset skips nothing: a few-step model changes too much from step to step."""
+
+
+def skipped_cost(structure: Structure, network: Any) -> float:
+    """What a skipped evaluation costs, as a share of a computed one.
+
+    Estimated from the parameters that are still used: those of the first block and of everything
+    outside the blocks. Parameters are counted, not timed, so that a run can be repeated.
+    """
+    blocks = [block for _, block in structure.blocks(network)]
+    skippable = sum(p.numel() for block in blocks[FIRST_BLOCKS:] for p in block.parameters())
+    total = sum(p.numel() for p in network.parameters())
+    return 1.0 - skippable / total if total else 0.0
+
+
+def share_for(speedup: float, cost: float) -> float:
+    """Share of the evaluations to compute, so that the run is ``speedup`` times faster.
+
+    ``cost`` is that of a skipped evaluation. 0 when not even skipping everything would do.
+    """
+    return min(max((1.0 / speedup - cost) / (1.0 - cost), 0.0), 1.0) if cost < 1.0 else 1.0
+
+
+class PlannedPolicy:
+    """Decisions of one run on one device."""
+
+    first_blocks = FIRST_BLOCKS
+    last_blocks = 0
+    tap: Tap | None = None
+
+    def __init__(self, info: RunInfo, share: float) -> None:
+        self._info = info
+        self._share = share
+        self._plans: dict[str, EvaluationPlan] = {}
+        self._signals: dict[str, torch.Tensor] = {}
+        self._computed_step: dict[str, int] = {}
+        # No plan leaves gaps as long as this; only branches that pause do.
+        self.max_age: float = max(6.0, 4.0 / share) if share else math.inf
+
+    def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
+        plan = self._plans.get(branch)
+        if plan is None:
+            schedule = self._info.schedule
+            plan = EvaluationPlan(schedule.steps, self._share, self._info.sampler, first=step)
+            self._plans[branch] = plan
+        change = self._change(branch, signal)
+        wanted = plan.wants(step, change)
+        if blocked is not None or wanted:
+            return Decision(False, blocked or "planned", change)
+        if step - self._computed_step.get(branch, step) > self.max_age:
+            return Decision(False, "residual too old", change)
+        return Decision(True, "planned", change)
+
+    def _change(self, branch: str, signal: torch.Tensor) -> float | None:
+        """``mean|r - r'| / mean|r'|`` against the evaluation before, skipped or not."""
+        before = self._signals.get(branch)
+        self._signals[branch] = signal
+        if before is None or before.shape != signal.shape:
+            return None
+        change = float(((signal - before).abs().mean() / before.abs().mean()).item())
+        return change if math.isfinite(change) else None
+
+    def computed(
+        self, branch: str, step: int, signal: torch.Tensor, output: torch.Tensor | None
+    ) -> None:
+        self._computed_step[branch] = step
+        if branch in self._plans:
+            self._plans[branch].spent()
+
+    def forget(self, branch: str) -> None:
+        for held in (self._plans, self._signals, self._computed_step):
+            held.pop(branch, None)
+
+    def tensors(self) -> list[torch.Tensor]:
+        return list(self._signals.values())
+
+    def explain(self, report: RunReport) -> str | None:
+        if self._share >= 1.0:
+            return "the plan computes every evaluation"
+        return None
+
+    def close(self) -> None:
+        for held in (self._plans, self._signals, self._computed_step):
+            held.clear()
+
+
+class Planned:
+    """The technique behind Performance Mode's approximation.
+
+    Parameters
+    ----------
+    speedup
+        How many times faster the run shall be than with every evaluation computed.
+    label
+        What the user chose, such as ``"balanced"``, for the report.
+    strict
+        Follow the plan on short schedules too; else those run uncached.
+    """
+
+    name = "Performance Mode"
+    calibrator = "blend"
+    taylorseer_order = 1
+    start_percent = 0.0
+    end_percent = 1.0
+
+    def __init__(
+        self, speedup: float, label: str, strict: bool = False, residual_device: str = "auto"
+    ) -> None:
+        if not 1.0 <= speedup < math.inf:
+            raise AccelerationError(
+                f"target_speedup is {speedup:g}: it must be at least 1 (nothing is skipped); 1.5 "
+                "to 3 are usual."
+            )
+        self.speedup = speedup
+        self.label = label
+        self.strict = strict
+        self.residual_device = residual_device
+
+    def check(self, structure: Structure) -> None:
+        """Every known family can be planned."""
+
+    def _too_short(self, info: RunInfo) -> bool:
+        return not self.strict and info.schedule.steps < FEWEST_STEPS
+
+    def _share(self, info: RunInfo) -> float:
+        if self._too_short(info):
+            return 1.0
+        return share_for(self.speedup, skipped_cost(info.structure, info.network))
+
+    def notices(self, info: RunInfo) -> list[str]:
+        steps = info.schedule.steps
+        if self._too_short(info):
+            return [
+                f"{steps} steps are too few to skip any without harm, so {self.label} computes "
+                "everything; a few-step model is fast already"
+            ]
+        cost = skipped_cost(info.structure, info.network)
+        share = self._share(info)
+        found = [
+            f"{self.label} plans to compute {share * steps:.1f} of {steps} steps for about "
+            f"{self.speedup:g} times the speed (a skipped one costs {cost:.0%} of a computed one)"
+        ]
+        if share * steps < 2:
+            found.append(
+                f"{self.speedup:g} times is more than can be had at {steps} steps on this model; "
+                "the first evaluations are computed and the rest is forecast"
+            )
+        return found
+
+    def open(self, info: RunInfo) -> PlannedPolicy:
+        share = self._share(info)
+        return PlannedPolicy(info, max(share, min(1.0, 2 / max(info.schedule.steps, 1))))
+
+    def describe(self) -> dict[str, object]:
+        return {
+            "approximation": self.label,
+            "target_speedup": self.speedup,
+            "calibrator": self.calibrator,
+            "residual_device": self.residual_device,
+        }
