@@ -37,10 +37,14 @@ SCRIPTS = (
     "tests/comfyui_environment.py",
     "tests/comfyui_server.py",
     "tests/comfyui_workflow.py",
+    "tests/node_texts.py",
+    "tests/old_workflows.py",
     "tests/run.py",
+    "tests/workflow_check.py",
     "workflows/demo.py",
     "workflows/demo_figure.py",
     "workflows/demo_measurement.py",
+    "workflows/make_examples.py",
 )
 CHECKED_PACKAGES = ("acceleration", "nodes")
 # More threads than this only cost time on the tiny models of the tests.

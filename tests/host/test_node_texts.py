@@ -1,0 +1,80 @@
+"""Every node explains itself: tooltips, a help page, and texts in three languages."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+import node_texts
+from comfyui_environment import ROOT
+from comfyui_server import Server
+
+pytestmark = [pytest.mark.server]
+
+# What a text of each language must contain, so that a forgotten translation is found.
+SCRIPTS = {"zh": re.compile(r"[\u4e00-\u9fff]"), "ja": re.compile(r"[\u3040-\u30ff]")}
+TRANSLATED = tuple(SCRIPTS)
+
+
+@pytest.fixture(scope="module")
+def texts(server: Server) -> dict[str, Any]:
+    return node_texts.english(server.object_info())
+
+
+def test_every_input_and_output_has_a_tooltip_or_is_a_plain_hand_through(
+    texts: dict[str, Any],
+) -> None:
+    for kind, node in texts.items():
+        assert node["description"], kind
+        for name, told in node["inputs"].items():
+            assert len(told.get("tooltip", "")) > 10, (kind, name)
+
+
+def test_every_node_has_a_help_page_and_every_page_a_node(texts: dict[str, Any]) -> None:
+    pages = {path.stem for path in (ROOT / "web" / "docs").glob("*.md")}
+    assert pages == set(texts)
+    for kind, node in texts.items():
+        page = (ROOT / "web" / "docs" / f"{kind}.md").read_text(encoding="utf-8")
+        unnamed = [name for name in node["inputs"] if name.rpartition("_")[2] not in page]
+        assert unnamed == [], kind
+
+
+def test_english_is_what_the_schemas_say(texts: dict[str, Any]) -> None:
+    """If this fails, run ``python3 tests/node_texts.py``."""
+    assert node_texts.file_of("en").read_text("utf-8") == node_texts.english_file(texts)
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_translation_has_every_text_and_none_that_is_stale(
+    texts: dict[str, Any], language: str
+) -> None:
+    wanted, there = node_texts.leaves(texts), node_texts.leaves(node_texts.read(language))
+    assert sorted(set(wanted) - set(there)) == []
+    assert sorted(set(there) - set(wanted)) == []
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_translation_is_in_its_language(language: str) -> None:
+    places = node_texts.leaves(node_texts.read(language)).items()
+    plain = [
+        place
+        for place, text in places
+        if place.endswith(("tooltip", "description")) and not SCRIPTS[language].search(text)
+    ]
+    assert plain == []
+
+
+@pytest.mark.parametrize("language", node_texts.LANGUAGES)
+def test_no_text_has_a_sign_that_the_page_reads_as_a_command(language: str) -> None:
+    places = node_texts.leaves(node_texts.read(language)).items()
+    assert [place for place, text in places if set(text) & set(node_texts.SPECIAL)] == []
+
+
+@pytest.mark.every_host
+def test_the_server_gives_the_page_our_texts(server: Server) -> None:
+    told = server.get("/i18n")
+    for language in node_texts.LANGUAGES:
+        for kind, node in node_texts.read(language).items():
+            assert told[language]["nodeDefs"][kind] == node
