@@ -36,6 +36,19 @@ _BY_ITSELF = {
 ALIASES = ("cache_type", "steps_computation_mask", "steps_computation_policy", *_BY_ITSELF)
 """Keys of the library's files that are no fields of ours."""
 
+ATTENTION = {
+    "native": "sdpa",
+    "_native_cudnn": "sdpa_cudnn",
+    "_native_efficient": "sdpa_efficient",
+    "_native_flash": "sdpa_flash",
+    "_native_math": "sdpa_math",
+    "xformers": "xformers",
+    "flash": "flash",
+    "_flash_3": "flash3",
+    "sage": "sage",
+}
+"""The library's attention backends (the names of diffusers 0.36) and ours."""
+
 ELSEWHERE = {
     "parallelism_config": "for several GPUs, use ComfyUI's node MultiGPU CFG Split",
     "quantize_config": "load a quantized checkpoint instead",
@@ -137,6 +150,28 @@ def _mask(mask: Any) -> dict[str, str]:
 def switches_for(values: Mapping[str, Any]) -> dict[str, bool]:
     """The library's own switch for a calibrator, so that our files load there as well."""
     return {key: True for key, kind in SWITCHES.items() if values["calibrator"] == kind}
+
+
+def with_attention(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A file's data, with the attention backend of ``parallelism_config`` in its own section.
+
+    There it has a meaning here. A backend that ``attention_config`` names itself wins; one that is
+    not known here stays where it is, and is named among what has no effect.
+    """
+    parallel, own = data.get("parallelism_config"), data.get("attention_config", {})
+    kwargs = parallel.get("parallel_kwargs") if isinstance(parallel, Mapping) else None
+    if not isinstance(kwargs, Mapping) or not isinstance(own, Mapping) or "backend" in own:
+        return data
+    wanted = kwargs.get("attention_backend")
+    backend = ATTENTION.get(wanted) if isinstance(wanted, str) else None
+    if backend is None:
+        return data
+    rest = {key: value for key, value in kwargs.items() if key != "attention_backend"}
+    return {
+        **data,
+        "parallelism_config": {**parallel, "parallel_kwargs": rest},
+        "attention_config": {**own, "backend": backend},
+    }
 
 
 def without_effect(file: str, section: str, part: Any) -> list[str]:

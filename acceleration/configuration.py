@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from . import cache_dit_names
+from .attention.settings import AttentionSettings
 from .errors import AccelerationError, shown
 from .report import DEFAULT
 from .settings import CacheDiTSettings, TeaCacheSettings
@@ -89,6 +90,7 @@ SECTIONS: dict[str, Section] = {
             "TEACACHE",
             choices={"coefficients": _published_fits},
         ),
+        Section("attention_config", AttentionSettings, "ATTENTION"),
     )
 }
 
@@ -233,7 +235,7 @@ def read_configuration(data: Any, name: str) -> Configuration:
         )
     sections: dict[str, Given] = {}
     notices: list[str] = []
-    for key, part in data.items():
+    for key, part in cache_dit_names.with_attention(data).items():
         if key in SECTIONS:
             where = f"file {name}, {key}"
             sections[key] = read_section(SECTIONS[key], part, lambda _, where=where: where)

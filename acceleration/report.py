@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -133,13 +134,7 @@ class RunReport:
                 f"Residuals: {self.residual_peak_bytes / 2**20:.1f} MiB at peak, kept on "
                 f"{self.residual_placement}."
             )
-        chosen = [
-            f"{name} {self.settings[name]} ({origin})"
-            for name, origin in self.origins.items()
-            if origin != DEFAULT
-        ]
-        if chosen:
-            lines.append(f"Settings: {', '.join(chosen)}; the rest as by default.")
+        lines += told_origins(self.settings, self.origins)
         lines += [f"Note: {notice}." for notice in self.notices]
         return "\n".join(lines)
 
@@ -167,6 +162,16 @@ class RunReport:
             "notices": list(self.notices),
             "decisions": [asdict(e) for e in self.evaluations],
         }
+
+
+def told_origins(settings: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
+    """A line that says which settings are not the default, and where they come from, if any."""
+    chosen = [
+        f"{name} {settings[name]} ({origin})"
+        for name, origin in origins.items()
+        if origin != DEFAULT
+    ]
+    return [f"Settings: {', '.join(chosen)}; the rest as by default."] if chosen else []
 
 
 def _duration(seconds: float) -> str:

@@ -9,7 +9,8 @@ from comfy_api.latest import io
 from ..acceleration import host
 from ..acceleration.attention import CHOICES, AttentionSettings, describe_choices
 from ..acceleration.attention.settings import KINDS, ON_UNSUPPORTED
-from .shared_inputs import node_id
+from ..acceleration.environment import settings_for
+from .shared_inputs import config_input, node_id
 
 
 class AttentionBackend(io.ComfyNode):
@@ -61,16 +62,16 @@ class AttentionBackend(io.ComfyNode):
                     tooltip="Lets auto choose among the quantizing sage kernels as well. Faster on "
                     "many GPUs, and the picture changes slightly. Leave it off for exact output.",
                 ),
+                config_input(),
             ],
             outputs=[io.Model.Output(tooltip="The same model with this attention.")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, model: Any, **settings: Any) -> io.NodeOutput:
-        return io.NodeOutput(
-            host.attach_attention(model, AttentionSettings(**settings), node_id(cls))
-        )
+    def execute(cls, model: Any, config: Any = None, **settings: Any) -> io.NodeOutput:
+        found = settings_for("attention_config", settings, config)
+        return io.NodeOutput(host.attach_attention(model, found.settings, node_id(cls), found))
 
 
 def _window_inputs(default: AttentionSettings) -> list[Any]:

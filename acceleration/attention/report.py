@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..report import told_origins
 from .registry import AUTO, DEFAULT, class_of
 
 
@@ -25,6 +26,8 @@ class AttentionReport:
     """One sampling run under one Attention Backend node."""
 
     settings: dict[str, Any]
+    origins: dict[str, str] = field(default_factory=dict)
+    """Where each setting comes from: node, file, environment variable or default."""
     host_function: str = ""
     """Name of the host's own attention function, as its calls brought it."""
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -96,6 +99,7 @@ class AttentionReport:
         if self.backend == AUTO:
             lines += [f"  {kind}: {choice}" for kind, choice in self.choices.items()]
         lines += [f"  {name} {reason}" for name, reason in self.probes.items()]
+        lines += told_origins(self.settings, self.origins)
         lines += [f"Note: {notice}." for notice in self.notices]
         return "\n".join(lines)
 
@@ -103,6 +107,7 @@ class AttentionReport:
         """Everything as JSON-ready data."""
         return {
             "settings": self.settings,
+            "origins": self.origins,
             "backend": self.backend,
             "quality_class": self.quality_class,
             "host_function": self.host_function,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attention import AttentionReport, AttentionRun, AttentionSettings, class_of
+from ..configuration import Resolved
 from ..environment import lossy_locked
 from ..gates import untraced
 from .levers import lever_of, put, require_model
@@ -41,9 +42,14 @@ class AttentionAttachment:
     name = NAME
 
     def __init__(
-        self, settings: AttentionSettings, replaced: str | None, node_id: str | None
+        self,
+        settings: AttentionSettings,
+        replaced: str | None,
+        node_id: str | None,
+        resolved: Resolved | None = None,
     ) -> None:
         self.settings = settings
+        self.resolved = resolved
         self.replaced = replaced
         self.node_id = node_id
         self.last_report: AttentionReport | None = None
@@ -65,6 +71,10 @@ class AttentionAttachment:
         memory = _read_choices() if self.settings.backend == "auto" else {}
         known = dict(memory)
         run = AttentionRun(self.settings, previous, memory)
+        if self.resolved is not None:
+            run.report.origins = dict(self.resolved.origins)
+            for notice in self.resolved.notices:
+                run.report.notice(notice)
         if self.replaced:
             run.report.notice(
                 f"this node replaced {self.replaced}, set on the same model before it"
@@ -105,7 +115,12 @@ class AttentionAttachment:
         return executor(*args, **kwargs)
 
 
-def attach_attention(model: Any, settings: AttentionSettings, node_id: str | None = None) -> Any:
+def attach_attention(
+    model: Any,
+    settings: AttentionSettings,
+    node_id: str | None = None,
+    resolved: Resolved | None = None,
+) -> Any:
     """A clone of a MODEL that samples with an attention backend.
 
     One that was attached before is replaced: the last one wins. On a server whose operator has
@@ -115,6 +130,8 @@ def attach_attention(model: Any, settings: AttentionSettings, node_id: str | Non
     ----------
     node_id
         The node that is told what the choice means and, after each run, what ran.
+    resolved
+        Where the settings come from, for the report.
 
     Raises
     ------
@@ -133,7 +150,8 @@ def attach_attention(model: Any, settings: AttentionSettings, node_id: str | Non
     if isinstance(earlier, AttentionAttachment):
         replaced = f"{NAME} ({earlier.settings.backend})"
     send_text(node_id, f"{settings.backend}: {quality}")
-    return put(model, ATTENTION_KEY, AttentionAttachment(settings, replaced, node_id))
+    lever = AttentionAttachment(settings, replaced, node_id, resolved)
+    return put(model, ATTENTION_KEY, lever)
 
 
 def choices_file() -> Path:

@@ -60,8 +60,8 @@ def test_the_list_follows_the_folders(server: Server, inputs: Path) -> None:
 
 def test_the_socket_is_the_last_input_of_the_caching_nodes(server: Server) -> None:
     for name in ("AccelApplyCacheDiT", "AccelApplyTeaCache"):
-        last, (kind, *_) = inputs_of(server.object_info()[name])[-1]
-        assert (last, kind) == ("config", "ACCEL_CONFIG")
+        last, spec = list(inputs_of(server.object_info()[name]))[-1]
+        assert (last, spec[0]) == ("config", "ACCEL_CONFIG")
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "parallel_config.yaml"])

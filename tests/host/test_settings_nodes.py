@@ -10,6 +10,7 @@ import tiny_models as tm
 import torch
 
 from dit_acceleration_pack.acceleration import host
+from dit_acceleration_pack.acceleration.attention.settings import AttentionSettings
 from dit_acceleration_pack.acceleration.environment import LOCK
 from dit_acceleration_pack.acceleration.errors import AccelerationError
 from dit_acceleration_pack.acceleration.host.config_files import choices, find, save_configuration
@@ -170,6 +171,7 @@ def test_interval_and_limit_act_in_a_run(places: dict[str, Path], model: Any) ->
     assert reasons[2] == "warm-up" and set(reasons[7:]) == {"max_cached_steps used up"}
 
 
+ATTENTION = "attention_backend.AttentionBackend"
 TEA = "apply_tea_cache.ApplyTeaCache"
 
 
@@ -187,6 +189,7 @@ TEA = "apply_tea_cache.ApplyTeaCache"
             {"rel_l1_thresh": 0.37, "coefficients": "raw", "calibrator": "foca"},
             TeaCacheSettings,
         ),
+        (ATTENTION, {"backend": "sdpa_math", "last_block": 1}, AttentionSettings),
     ],
 )
 @pytest.mark.parametrize("name", ["mine", "mine.json"])
@@ -201,6 +204,26 @@ def test_node_to_file_to_node(
     second = applied(model, node, config=host.load_configuration(file))
     (before,), (after,) = host.settings_of(first), host.settings_of(second)
     assert before == after == kind(**inputs)
+
+
+def test_every_lever_of_a_model_is_saved_and_the_attention_report_tells_origins(
+    places: dict[str, Path], model: Any
+) -> None:
+    (places["input"] / "mine.yaml").write_text(
+        GOOD + "parallelism_config: {parallel_kwargs: {attention_backend: _native_math}}"
+    )
+    config = host.load_configuration("input/mine.yaml")
+    both = applied(applied(model, config=config), ATTENTION, config=config, last_block=1)
+    tm.sample(both, "flux", steps=3)
+    report = host.levers_of(both)["dit_acceleration.attention"].last_report
+    assert report is not None
+    assert "backend sdpa_math (file input/mine.yaml, attention_config)" in report.text()
+    assert "last_block 1 (node)" in report.text()
+    assert report.as_dict()["origins"]["start_percent"] == "default"
+    file = save_configuration(host.settings_of(both), "both", False)
+    sections = host.load_configuration(file).sections
+    assert list(sections) == ["cache_config", "attention_config"]
+    assert sections["attention_config"].values["backend"] == "sdpa_math"
 
 
 def test_saving_never_loses_another_file(places: dict[str, Path], model: Any) -> None:

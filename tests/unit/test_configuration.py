@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dit_acceleration_pack.acceleration.attention.settings import AttentionSettings
 from dit_acceleration_pack.acceleration.configuration import (
     SECTIONS,
     Configuration,
@@ -106,7 +107,7 @@ def test_a_bad_variable_is_named(values: dict[str, str], parts: list[str]) -> No
 
 
 def test_every_field_of_every_section_has_a_variable_that_sets_it() -> None:
-    other = {int: "2", float: "0.5", str: None}
+    other = {int: "2", float: "0.5", bool: "true", str: None}
     texts = {
         "calibrator": "foca",
         "scm_preset": "slow",
@@ -198,6 +199,7 @@ ROUND_TRIPS = [
         end_percent=0.9,
     ),
     TeaCacheSettings(coefficients="flux-kontext"),
+    AttentionSettings(backend="sage", start_percent=0.1, last_block=7, allow_low_precision=True),
 ]
 
 

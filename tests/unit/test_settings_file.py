@@ -52,6 +52,25 @@ def test_the_examples_of_sglang_load_unchanged(name: str) -> None:
     told = " ".join(found.notices)
     for part in ("ulysses_size", "'auto'", "extra_parallel_modules", "MultiGPU CFG Split"):
         assert (part in told) == (name == "parallel_config.yaml")
+    assert "attention_backend" not in told  # It has a section of its own here.
+    assert ("attention_config" in found.sections) == (name == "parallel_config.yaml")
+
+
+def test_the_attention_backend_of_a_parallelism_config_has_a_meaning() -> None:
+    def read(text: str) -> tuple[Any, str]:
+        found = load(text)
+        given = found.sections.get("attention_config")
+        return given and given.values, " ".join(found.notices)
+
+    kwargs = "parallelism_config: {parallel_kwargs: {attention_backend: %s}}\n"
+    assert read(kwargs % "native") == ({"backend": "sdpa"}, "")
+    assert read(kwargs % "_native_cudnn") == ({"backend": "sdpa_cudnn"}, "")
+    own, told = read(kwargs % "native" + "attention_config: {backend: flash}")
+    assert own == {"backend": "flash"} and "attention_backend 'native'" in told
+    own, told = read(kwargs % "_native_npu")
+    assert own is None and "attention_backend '_native_npu'" in told
+    own, told = read(kwargs % "sage" + "attention_config: {on_unsupported: error}")
+    assert own == {"backend": "sage", "on_unsupported": "error"} and not told
 
 
 def test_words_of_yaml_mean_what_people_wrote() -> None:
@@ -186,7 +205,11 @@ GOOD: dict[str, Any] = {
         "custom_coefficients": [498.65, -283.78, 55.86, -3.82, 0.264],
         "residual_device": "cpu",
     },
-    "parallelism_config": {"ulysses_size": "auto", "parallel_kwargs": {"modules": ["vae"]}},
+    "attention_config": {"backend": "sdpa", "on_unsupported": "error", "last_block": -1},
+    "parallelism_config": {
+        "ulysses_size": "auto",
+        "parallel_kwargs": {"attention_backend": "native", "modules": ["vae"]},
+    },
 }
 
 ODD_VALUES: list[Any] = [
