@@ -204,5 +204,14 @@ await page.evaluate(pretendRun, [node, null, windows]);
 await page.waitForTimeout(700);
 seen.branches = await read();
 await picture("branches");
+
+const inside = await page.evaluate((node) => {
+  const { graph } = window.app.canvas;
+  const made = graph.convertToSubgraph(new Set([graph.getNodeById(node)]));
+  window.innerNode = made.subgraph._nodes[0];
+  return `${made.node.id}:${window.innerNode.id}`;
+}, node);
+await page.evaluate(pretendRun, [inside, null, ["cond"]]);
+seen.inside = await page.evaluate(() => window.innerNode.widgets.map((widget) => widget.name));
 await front.close();
 console.log(JSON.stringify(seen));

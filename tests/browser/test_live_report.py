@@ -103,5 +103,9 @@ def test_many_branches_have_some_rows_and_a_count_of_the_rest(seen: Any) -> None
     assert seen["branches"]["hidden"] == 0
 
 
+def test_a_node_inside_a_subgraph_shows_its_run(seen: Any) -> None:
+    assert seen["inside"].count("dit_acceleration_live") == 1
+
+
 def test_the_page_logs_no_error(seen: Any) -> None:
     assert seen["errors"] == []

@@ -77,7 +77,7 @@ function cells(marks, mark, top, gap) {
  * @param {Row} row
  * @param {Progress} progress
  */
-function stillToCome(row, progress) {
+export function stillToCome(row, progress) {
   if (progress.outcome === "finished") return 0;
   const last = row.steps[row.steps.length - 1];
   const before = row.steps.indexOf(last);
