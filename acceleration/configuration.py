@@ -19,6 +19,7 @@ from typing import Any
 from . import cache_dit_names
 from .attention.settings import AttentionSettings
 from .errors import AccelerationError, shown
+from .performance import PerformanceSettings
 from .report import DEFAULT
 from .settings import CacheDiTSettings, TeaCacheSettings
 
@@ -91,6 +92,7 @@ SECTIONS: dict[str, Section] = {
             choices={"coefficients": _published_fits},
         ),
         Section("attention_config", AttentionSettings, "ATTENTION"),
+        Section("performance_config", PerformanceSettings, "PERFORMANCE"),
     )
 }
 

@@ -13,6 +13,7 @@ from .attention_backend import AttentionBackend
 from .calibrate_tea_cache import CalibrateTeaCache
 from .compare_quality import CompareQuality
 from .load_config import LoadAccelerationConfig
+from .performance_mode import PerformanceMode
 from .profile import ProfileSampling
 from .replacements import register as register_replacements
 from .report import AccelerationReport
@@ -24,6 +25,7 @@ NODES: list[type[io.ComfyNode]] = [
     AttentionBackend,
     CalibrateTeaCache,
     CompareQuality,
+    PerformanceMode,
     ProfileSampling,
     AccelerationReport,
     LoadAccelerationConfig,

@@ -233,6 +233,9 @@ class Family:
     cache_dit
         Published Cache-DiT settings for models of this family. Most families have none of their
         own and take the general defaults.
+    resident_from_gb
+        Free memory in GB from which SGLang-Diffusion's automatic mode keeps the transformer on the
+        device; 0 takes its general figures, 45 for pictures and 120 for video.
     """
 
     name: str
@@ -248,6 +251,12 @@ class Family:
     fits: tuple[TeaCacheFit, ...] = ()
     choose_fit: Callable[[Any], str | None] | None = None
     cache_dit: tuple[CacheDiTPreset, ...] = (GENERAL_PRESET,)
+    resident_from_gb: float = 0.0
+
+    @property
+    def resident_gb(self) -> float:
+        """Free memory in GB from which the transformer stays on the device."""
+        return self.resident_from_gb or (120.0 if self.is_video else 45.0)
 
     @property
     def in_place(self) -> bool:

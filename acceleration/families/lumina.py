@@ -10,6 +10,7 @@ FAMILY = Family(
     name="NextDiT",
     classes=("comfy.ldm.lumina.model.NextDiT",),
     stacks=(BlockStack("layers", {IMAGE: Arg("x", 0)}, (IMAGE,)),),
+    resident_from_gb=30.0,
     models="Z-Image, Z-Image-Turbo, Z-Image pixel space, Lumina-Image 2",
     tap=Tap("attention"),
     fits=(

@@ -17,5 +17,6 @@ FAMILY = replace(
             last_fed=lambda network: max(network.vace_layers_mapping),
         ),
     ),
+    resident_from_gb=60.0,
     models="Wan 2.1 VACE, Wan 2.2 VACE",
 )

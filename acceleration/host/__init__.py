@@ -25,16 +25,19 @@ from .model import (
     sampler_name,
     structure_of,
 )
+from .performance import PERFORMANCE_KEY, attach_performance
 from .profiling import profile
 
 __all__ = [
     "ATTENTION_KEY",
     "KEY",
+    "PERFORMANCE_KEY",
     "Lever",
     "LeverReport",
     "attach",
     "attach_attention",
     "attach_lossy",
+    "attach_performance",
     "branch_key",
     "calibrated_fit",
     "calibration_file",

@@ -1,0 +1,236 @@
+"""Performance Mode on a MODEL: what it asks of the host, and what it leaves to other nodes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ..attention import AttentionSettings
+from ..configuration import Resolved
+from ..families import Structure
+from ..performance import PerformanceSettings, compiling, residency
+from ..performance.report import PerformanceReport
+from ..policies.planned import Planned
+from .attention import ATTENTION_KEY, attach_attention
+from .caching import KEY
+from .levers import Lever, lever_of, put, require_model
+from .live import send_text
+from .locking import SwitchedOff, attach_lossy
+from .model import structure_of
+
+log = logging.getLogger("dit_acceleration")
+
+PERFORMANCE_KEY = "dit_acceleration.performance"
+NAME = "Performance Mode"
+
+# The host's own key of a torch.compile set on a MODEL (comfy_api.torch_helpers).
+COMPILE_KEY = "torch.compile"
+
+
+class PerformanceAttachment:
+    """The lever: decides when a run begins, as memory and schedule are known only then."""
+
+    name = NAME
+
+    def __init__(
+        self, settings: PerformanceSettings, left: dict[str, str], node_id: str | None
+    ) -> None:
+        self.settings = settings
+        self.left = left
+        self.node_id = node_id
+        self.resolved: Resolved | None = None
+        self.last_report: PerformanceReport | None = None
+        self._compile: Callable[..., Any] | None = None
+        self._weights = ""
+
+    def wrappers(self) -> list[tuple[str, Callable[..., Any]]]:
+        """One reports and switches compiling, the other asks for memory when models are loaded."""
+        from comfy.patcher_extension import WrappersMP
+
+        return [
+            (WrappersMP.OUTER_SAMPLE, self.outer_sample),
+            (WrappersMP.PREPARE_SAMPLING, self.prepare_sampling),
+        ]
+
+    def prepare_sampling(self, executor: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """PREPARE_SAMPLING: ``(model, noise_shape, conds, model_options, force_…)``."""
+        mode = self.settings.mode
+        if mode == "manual":
+            return executor(model, *args, **kwargs)
+        if model.load_device.type == "cpu":
+            self._weights = "the model runs on the CPU, where nothing is moved"
+            return executor(model, *args, **kwargs)
+        found = residency.decide(mode, memory_of(model), _resident_gb(structure_of(model)))
+        self._weights = found.why
+        # What the caller asked for is not taken back, whether given by place or by name.
+        if found.loads_whole and len(args) < 4 and not kwargs.get("force_offload"):
+            kwargs["force_full_load"] = True
+        elif found.offloads and len(args) < 5 and not kwargs.get("force_full_load"):
+            kwargs["force_offload"] = True
+        return executor(model, *args, **kwargs)
+
+    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """OUTER_SAMPLE: ``(noise, latent_image, sampler, sigmas, …)``."""
+        guider = executor.class_obj
+        sigmas = kwargs.get("sigmas", args[3] if len(args) > 3 else ())
+        wrappers = guider.model_options.setdefault("transformer_options", {}).get("wrappers", {})
+        on_model = wrappers.get("apply_model", {})
+        verdict = self._verdict(guider.model_patcher, len(sigmas) - 1, COMPILE_KEY in on_model)
+        report = self._report()
+        mine = compiling.compiles(verdict)
+        if mine:
+            wrappers.setdefault("apply_model", {})[COMPILE_KEY] = [
+                self._compiled(guider.model_patcher)
+            ]
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            if mine:
+                wrappers["apply_model"].pop(COMPILE_KEY, None)
+            report.decisions = self._decisions(verdict)
+            self.last_report = report
+            log.info("%s", report.sentence())
+            send_text(self.node_id, report.sentence())
+
+    def _verdict(self, patcher: Any, steps: int, compiled: bool) -> str:
+        structure = structure_of(patcher)
+        is_video = structure is not None and structure.family.is_video
+        device = patcher.load_device.type
+        return compiling.verdict(self.settings.mode, device, is_video, steps, compiled)
+
+    def _compiled(self, patcher: Any) -> Callable[..., Any]:
+        """The host's wrapper with every block compiled; made once, so that code is made once."""
+        if self._compile is None:
+            from comfy.patcher_extension import WrappersMP
+            from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+            structure = structure_of(patcher)
+            assert structure is not None
+            keys = [
+                f"diffusion_model.{stack.path}.{index}"
+                for stack in structure.family.stacks
+                for index in range(len(getattr(patcher.model.diffusion_model, stack.path, ())))
+            ]
+            other = patcher.clone()
+            set_torch_compile_wrapper(other, backend="inductor", keys=keys)
+            self._compile = other.get_wrappers(WrappersMP.APPLY_MODEL, COMPILE_KEY)[0]
+        return self._compile
+
+    def _decisions(self, verdict: str) -> dict[str, str]:
+        if self.settings.mode == "manual":
+            found = {"weights": "manual, left to ComfyUI"}
+        else:
+            found = {"weights": self._weights, "compile": verdict}
+        return {lever: why for lever, why in (found | self.left).items() if why}
+
+    def _report(self) -> PerformanceReport:
+        settings = self.settings
+        report = PerformanceReport(settings.mode, settings.approximation, settings.target_speedup)
+        if self.resolved is not None:
+            report.origins = dict(self.resolved.origins)
+            report.notices = list(self.resolved.notices)
+        return report
+
+
+def _resident_gb(structure: Structure | None) -> float:
+    return structure.family.resident_gb if structure is not None else 45.0
+
+
+def memory_of(patcher: Any) -> residency.Memory:
+    """Memory of a model's device, as the host counts it."""
+    import comfy.model_management
+
+    device = patcher.load_device
+    loaded = {id(m.model): m.model for m in comfy.model_management.current_loaded_models if m.model}
+    others = [m for m in loaded.values() if m.load_device == device and not patcher.is_clone(m)]
+    weights = int(patcher.model_size())
+    return residency.Memory(
+        free=int(comfy.model_management.get_free_memory(device)) + int(patcher.loaded_size()),
+        weights=weights,
+        all_weights=weights + sum(int(m.model_size()) for m in others),
+    )
+
+
+def attach_performance(
+    model: Any,
+    settings: PerformanceSettings,
+    node_id: str | None = None,
+    resolved: Resolved | None = None,
+) -> Any:
+    """A clone of a MODEL in a performance mode.
+
+    Levers that other nodes have set on the model before stay as they are.
+
+    Raises
+    ------
+    AccelerationError
+        When the input is no MODEL.
+    """
+    require_model(model, NAME)
+    left: dict[str, str] = {}
+    model = _with_attention(model, settings, left)
+    model = _with_approximation(model, settings, node_id, left)
+    lever = PerformanceAttachment(settings, left, node_id)
+    lever.resolved = resolved
+    return put(model, PERFORMANCE_KEY, lever)
+
+
+def _theirs(model: Any, key: str) -> Lever | None:
+    """A lever that another node has set, not an earlier Performance Mode."""
+    lever = lever_of(model, key)
+    earlier = lever_of(model, PERFORMANCE_KEY)
+    if lever is None or (isinstance(earlier, PerformanceAttachment) and _is_ours(lever)):
+        return None
+    return lever
+
+
+def _is_ours(lever: Lever) -> bool:
+    return isinstance(getattr(lever, "technique", None), Planned) or lever.name == NAME
+
+
+def _with_attention(model: Any, settings: PerformanceSettings, left: dict[str, str]) -> Any:
+    theirs = lever_of(model, ATTENTION_KEY)
+    if theirs is not None:
+        left["attention"] = "set by Attention Backend, kept"
+        return model
+    if settings.mode != "speed":
+        return model
+    left["attention"] = "the fastest exact kernel, found by trying (see the attention report)"
+    return attach_attention(model, AttentionSettings(backend="auto"))
+
+
+def _with_approximation(
+    model: Any, settings: PerformanceSettings, node_id: str | None, left: dict[str, str]
+) -> Any:
+    theirs = _theirs(model, KEY)
+    if theirs is not None:
+        left["approximation"] = f"set by {theirs.name}, kept"
+        return model
+    if settings.speedup is None:
+        left["approximation"] = "off, every evaluation is computed"
+        return _without(model, KEY)
+    technique = Planned(
+        settings.speedup, settings.approximation, strict=settings.approximation == "target"
+    )
+    patched = attach_lossy(model, technique, node_id)
+    lever = lever_of(patched, KEY)
+    left["approximation"] = (
+        "locked by the operator of this server"
+        if isinstance(lever, SwitchedOff)
+        else f"{settings.approximation}, planned for {settings.speedup:g} times the speed"
+    )
+    return patched
+
+
+def _without(model: Any, key: str) -> Any:
+    """The model without an earlier Performance Mode's caching."""
+    if lever_of(model, key) is None:
+        return model
+    from comfy.patcher_extension import WrappersMP
+
+    patched = model.clone()
+    for kind in (v for k, v in vars(WrappersMP).items() if k.isupper()):
+        patched.remove_wrappers_with_key(kind, key)
+    patched.remove_attachments(key)
+    return patched

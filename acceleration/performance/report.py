@@ -1,0 +1,43 @@
+"""What Performance Mode set and why, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class PerformanceReport:
+    """The decisions of one sampling run."""
+
+    mode: str
+    approximation: str
+    target_speedup: float
+    decisions: dict[str, str] = field(default_factory=dict)
+    """What was decided and why, by lever: "weights", "attention", "compile", "approximation"."""
+    origins: dict[str, str] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+    def sentence(self) -> str:
+        """Every decision in one line."""
+        said = "; ".join(f"{lever}: {why}" for lever, why in self.decisions.items())
+        return f"Performance Mode ({self.mode}, {self.approximation}): {said or 'nothing to set'}."
+
+    def text(self) -> str:
+        """A few lines for people."""
+        lines = [f"Performance Mode: {self.mode}, approximation {self.approximation}."]
+        lines += [f"  {lever}: {why}" for lever, why in self.decisions.items()]
+        lines += [f"Note: {notice}." for notice in self.notices]
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as JSON-ready data."""
+        return {
+            "mode": self.mode,
+            "approximation": self.approximation,
+            "target_speedup": self.target_speedup,
+            "decisions": dict(self.decisions),
+            "origins": dict(self.origins),
+            "notices": list(self.notices),
+            "sentence": self.sentence(),
+        }

@@ -1,0 +1,93 @@
+"""Which evaluations a plan spends."""
+
+from __future__ import annotations
+
+import pytest
+
+from dit_acceleration_pack.acceleration.evaluation_plan import EvaluationPlan, density
+
+# The step in which each evaluation of a run lies, as the host's samplers make them.
+
+
+def euler(steps: int) -> list[int]:
+    return list(range(steps))
+
+
+def heun(steps: int) -> list[int]:
+    """The corrector lies at the sigma of the next step; the last step has none."""
+    return [0] + [step for step in range(1, steps) for _ in range(2)]
+
+
+def spend(plan: EvaluationPlan, sequence: list[int], changes: list[float | None]) -> str:
+    picture = ""
+    for step, change in zip(sequence, changes, strict=True):
+        wanted = plan.wants(step, change)
+        if wanted:
+            plan.spent()
+        picture += "X" if wanted else "."
+    return picture
+
+
+@pytest.mark.parametrize("share", [0.25, 0.3, 0.36, 0.5, 0.67, 0.9])
+@pytest.mark.parametrize("steps", [8, 20, 28, 50, 100])
+@pytest.mark.parametrize(("sampler", "sequence"), [("euler", euler), ("heun", heun)])
+@pytest.mark.parametrize("shape", ["flat", "falling", "spikes", "unknown"])
+def test_the_number_is_kept(share: float, steps: int, sampler: str, sequence, shape: str) -> None:
+    evaluations = sequence(steps)
+    changes: list[float | None] = {
+        "flat": lambda i: 0.1,
+        "falling": lambda i: 1.0 / (1 + i),
+        "spikes": lambda i: 0.5 if i % 7 == 3 else 0.05,
+        "unknown": lambda i: None,
+    }[shape]
+    picture = spend(
+        EvaluationPlan(steps, share, sampler),
+        evaluations,
+        [changes(i) for i in range(len(evaluations))],
+    )
+    assert abs(picture.count("X") - share * len(evaluations)) <= 1
+
+
+def test_a_sampler_whose_evaluations_are_not_known_before() -> None:
+    sequence = heun(28)
+    picture = spend(EvaluationPlan(28, 0.4, "of another pack"), sequence, [None] * len(sequence))
+    assert abs(picture.count("X") - 0.4 * len(sequence)) <= 1
+
+
+def test_everything_and_the_beginning() -> None:
+    assert spend(EvaluationPlan(28, 1.0), euler(28), [0.1] * 28) == "X" * 28
+    picture = spend(EvaluationPlan(28, 0.3), euler(28), [0.1] * 28)
+    assert picture.startswith("XXX.")
+    gaps = [len(gap) for gap in picture.strip(".").split("X") if gap]
+    assert gaps[0] < max(gaps) > gaps[-1], "dense at both ends"
+
+
+def test_a_change_brings_an_evaluation_nearer() -> None:
+    quiet = spend(EvaluationPlan(50, 0.3), euler(50), [0.1] * 50)
+    where = quiet.index("X", 20)
+    changes: list[float | None] = [0.1] * 50
+    changes[where - 1] = 1.0
+    moved = spend(EvaluationPlan(50, 0.3), euler(50), changes)
+    assert quiet[where - 1] == "." and moved[where - 1] == "X"
+    assert abs(moved.count("X") - quiet.count("X")) <= 1
+
+
+def test_evaluations_that_were_computed_for_another_reason_count() -> None:
+    plan, computed = EvaluationPlan(28, 0.5), 0
+    for step in range(28):
+        wanted = plan.wants(step, 0.1)
+        if wanted or 5 <= step < 10:
+            plan.spent()
+            computed += 1
+    assert computed == 14
+
+
+def test_a_branch_that_begins_late_gets_its_share() -> None:
+    late = list(range(14, 28))
+    picture = spend(EvaluationPlan(28, 0.5, first=14), late, [0.1] * 14)
+    assert abs(picture.count("X") - 7) <= 1
+
+
+def test_density_is_highest_at_the_ends() -> None:
+    middle = density(0.5)
+    assert density(0.0) > 2 * middle and density(1.0) > 2 * middle
