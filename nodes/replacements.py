@@ -102,12 +102,13 @@ REPLACEMENTS = (
         ("rel_l1_thresh", "start_percent", "end_percent", "cache_device", "coefficients"),
         {"rel_l1_thresh": "rel_l1_thresh", **TEA_CACHE_WINDOW},
     ),
-    # ... and its names of Sage's kernels: which kernel runs is chosen by the hardware here.
+    # ... and its names of Sage's kernels: here the hardware chooses, Sage's among the others, so
+    # that the workflow also runs where Sage is not installed.
     Replacement(
         "PathchSageAttentionKJ",
         ATTENTION,
         ("sage_attention", "allow_compile"),
-        fixed={"backend": "sage"},
+        fixed={"backend": "auto", "allow_low_precision": True},
     ),
     # ComfyUI-CacheDiT: it counts, and 0 stands for "as the preset of the model says".
     Replacement(

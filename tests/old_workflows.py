@@ -127,7 +127,10 @@ EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
         "AccelApplyTeaCache",
         {"rel_l1_thresh": 0.35, "start_percent": 0.1, "end_percent": 1.0},
     ),
-    "PathchSageAttentionKJ": ("AccelAttentionBackend", {"backend": "sage"}),
+    "PathchSageAttentionKJ": (
+        "AccelAttentionBackend",
+        {"backend": "auto", "allow_low_precision": True},
+    ),
     "CacheDiT_Model_Optimizer": ("AccelApplyCacheDiT", {}),
     "ApplyTeaCachePatch": ("AccelApplyTeaCache", {"rel_l1_thresh": 0.4}),
     "ApplyFirstBlockCachePatch": ("AccelApplyCacheDiT", {"residual_diff_threshold": 0.12}),

@@ -17,7 +17,7 @@ from example_builder import Graph
 
 NAME = "Accelerate (preset)"
 DESCRIPTION = (
-    "Attention Backend and Apply Cache-DiT in one node, set for everyday use. Put it between the "
+    "Attention Backend and Performance Mode in one node, set for everyday use. Put it between the "
     "model and the sampler."
 )
 SEARCH = ["cache", "speed up", "performance mode", "teacache", "sage attention"]
@@ -37,9 +37,9 @@ class Link:
 CHAIN = (
     Link("AccelAttentionBackend", shown=("backend",)),
     Link(
-        "AccelApplyCacheDiT",
-        {"calibrator": "taylorseer"},
-        shown=("residual_diff_threshold", "calibrator"),
+        "AccelPerformanceMode",
+        {"mode": "auto", "approximation": "balanced"},
+        shown=("mode", "approximation", "target_speedup"),
     ),
 )
 

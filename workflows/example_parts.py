@@ -24,9 +24,9 @@ SHOP = (
 FLAWS = "blurry, overexposed, static, low quality, compression artifacts, subtitles, deformed hands"
 
 WHAT_IT_DOES = (
-    "**Apply Cache-DiT** sits between the model and the sampler. Where little changed since the "
-    "last computed step it skips most of the model. A higher *residual_diff_threshold* is faster "
-    "and less faithful. The report tells what was skipped and why."
+    "**Performance Mode** sits between the model and the sampler. *approximation* says how much "
+    "of the picture may change for speed: `off` changes nothing, `quality` and `balanced` are for "
+    "everyday use, `fast` and `ultra` for drafts. The report tells what was skipped and why."
 )
 
 
@@ -62,7 +62,9 @@ class Recipe:
 
 def accelerate(graph: Graph, model: Source, title: str = "") -> Node:
     """The one place that says which of our nodes the examples show."""
-    return graph.node("AccelApplyCacheDiT", title, model=model, calibrator="taylorseer")
+    return graph.node(
+        "AccelPerformanceMode", title, model=model, mode="auto", approximation="balanced"
+    )
 
 
 def report(graph: Graph, model: Source, after: Source, which: str = "") -> None:

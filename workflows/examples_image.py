@@ -251,7 +251,7 @@ RECIPES = (
         "Compare quality",
         "with and without acceleration",
         "FLUX.1 dev draws one picture twice from one seed. **Compare Quality** measures how far "
-        "they are apart, and the report says what was skipped. Change a setting and run "
+        "they are apart, and the report says what was skipped. Change *approximation* and run "
         "again: only the accelerated branch is sampled anew. For another model, exchange the "
         "loaders.",
         FLUX_FILES,

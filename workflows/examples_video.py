@@ -67,7 +67,7 @@ def wan22(graph: Graph) -> None:
         vae = graph.node("VAELoader", vae_name="wan_2.1_vae.safetensors")
     with graph.group("Acceleration: one node for each expert", accent=True):
         fast = {
-            noise: accelerate(graph, model, f"Acceleration, {noise} noise")
+            noise: accelerate(graph, model, f"Performance Mode, {noise} noise")
             for noise, model in experts.items()
         }
     with graph.group("Prompt"):
@@ -202,7 +202,7 @@ RECIPES = (
         "Wan 2.2",
         "text to video, two experts",
         "81 frames of 832 × 480 in 20 steps: 10 by the high-noise expert, 10 by the low-noise one. "
-        "Each expert has an acceleration node of its own, so they may differ, and a report of its "
+        "Each expert has a Performance Mode of its own, so they may differ, and a report of its "
         "own. Each remembers only its own steps.",
         (
             File("diffusion_models", "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors", WAN22),

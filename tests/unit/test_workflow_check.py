@@ -104,7 +104,7 @@ def test_choices_with_inputs_of_their_own() -> None:
         (lambda w: w["nodes"][1]["outputs"].pop(), "only 1 of 2 outputs"),
         (lambda w: w["nodes"][1]["outputs"][0].update(type="CLIP"), "output 0 is saved as MODEL"),
         (lambda w: w["nodes"][2].update(pos=w["nodes"][1]["pos"]), "overlaps"),
-        (lambda w: w["nodes"][3].update(pos=[0, -500]), "lies in the groups [], not in one"),
+        (lambda w: w["nodes"][3]["size"].__setitem__(0, 999), "sticks out of group 'Result'"),
         (lambda w: w["groups"][1].update(bounding=w["groups"][0]["bounding"]), "overlaps group"),
     ],
 )
