@@ -331,7 +331,7 @@ def test_choices_are_remembered_by_class() -> None:
     memory[key] = {"backend": "sdpa_flash"}
     for tokens in (47, 44):
         second = AttentionRun(settings, None, memory)
-        second.attend(calls.refuse, (q, k[:, :, :tokens], v[:, :, :tokens], 4), kwargs)
+        second.attend(basic, (q, k[:, :, :tokens], v[:, :, :tokens], 4), kwargs)
         report = second.close(True)
         assert report.counts == {("sdpa_flash", ""): 1}
         assert "remembered" in next(iter(report.choices.values()))

@@ -84,7 +84,7 @@ BACKENDS = (
     Backend(
         name="sdpa",
         title="PyTorch SDPA, its own choice of kernel",
-        limits=Limits(grouped=True, value_size_differs=True),
+        limits=Limits(grouped=True, value_size_differs=True, causal_rectangle=True),
         load=lambda: _free,
         falls_to=(),
         order=40,
@@ -128,7 +128,7 @@ BACKENDS = (
     Backend(
         name="sdpa_math",
         title="PyTorch SDPA, plain mathematics (slow, needs queries x keys memory)",
-        limits=Limits(grouped=True, value_size_differs=True),
+        limits=Limits(grouped=True, value_size_differs=True, causal_rectangle=True),
         load=lambda: _pinned("math"),
         races=False,
         order=44,
