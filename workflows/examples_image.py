@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from example_parts import ACCELERATION, SEED, SHOP, File, Recipe, accelerate, report
-
 from example_builder import Graph, Node
+from example_parts import ACCELERATION, SEED, SHOP, File, Recipe, accelerate, report
 
 
 def flux(graph: Graph) -> None:
@@ -150,7 +149,7 @@ def compare(graph: Graph) -> None:
         negative = graph.node("ConditioningZeroOut", "No negative prompt", conditioning=text)
         latent = graph.node("EmptySD3LatentImage", width=1024, height=1024, batch_size=1)
     images, sampled = {}, {}
-    with graph.group("Sampling: one seed, once without and once with"):
+    with graph.group("Sampling: one seed, twice"):
         for which, used in (("Baseline", model), ("Accelerated", fast)):
             sampled[which] = graph.node(
                 "KSampler",

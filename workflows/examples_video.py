@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from example_builder import Graph
 from example_parts import (
     ACCELERATION,
     FLAWS,
@@ -17,8 +18,6 @@ from example_parts import (
     save_video,
     simple_schedule,
 )
-
-from example_builder import Graph
 
 
 def wan21(graph: Graph) -> None:

@@ -15,16 +15,16 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
-import example_blueprint
 import example_cards
 import examples_image
 import examples_video
-from example_parts import NOTE_WIDTH, Recipe
 
+import example_blueprint
 import old_workflows
 from comfyui_environment import ROOT, add_arguments, ensure_environment, say
 from comfyui_server import Server
 from example_builder import Graph, as_json
+from example_parts import NOTE_WIDTH, Recipe
 
 FOLDER = ROOT / "workflows"
 OLD_FOLDER = ROOT / "tests" / "data" / "old_workflows"

@@ -14,7 +14,7 @@ from PIL import Image
 import make_examples
 from comfyui_environment import Environment
 from comfyui_server import Server
-from comfyui_workflow import NOTES, to_prompt
+from comfyui_workflow import NOTES, inputs_of, to_prompt, widget_inputs
 from workflow_check import problems
 
 pytestmark = [pytest.mark.server]
@@ -100,6 +100,28 @@ def test_templates_are_offered_with_thumbnails(server: Server, environment: Envi
         picture = server.request(f"/api/workflow_templates/{pack}/{path.stem}.jpg")
         with Image.open(io.BytesIO(picture)) as image:
             assert image.format == "JPEG" and image.width == image.height
+
+
+@pytest.mark.every_host
+def test_blueprint_is_offered_and_fits_the_nodes(server: Server, info: dict[str, Any]) -> None:
+    listed = server.get("/global_subgraphs")
+    name = make_examples.BLUEPRINT.stem
+    (key,) = [key for key, entry in listed.items() if entry["name"] == name]
+    workflow = json.loads(server.get(f"/global_subgraphs/{key}")["data"])
+    assert workflow == read(make_examples.BLUEPRINT)
+    (outer,) = workflow["nodes"]
+    (subgraph,) = workflow["definitions"]["subgraphs"]
+    assert outer["type"] == subgraph["id"]
+    assert len(outer["widgets_values"]) == len(outer["inputs"]) - 1
+    nodes = {node["id"]: node for node in subgraph["nodes"]}
+    for node in nodes.values():
+        assert node["type"] in info
+        assert set(widget_inputs(node, info[node["type"]])) <= set(
+            dict(inputs_of(info[node["type"]]))
+        )
+    for link in subgraph["links"]:
+        entries = nodes[link["target_id"]]["inputs"] if link["target_id"] in nodes else None
+        assert entries is None or entries[link["target_slot"]]["link"] == link["id"]
 
 
 def test_two_experts_have_a_node_and_a_report_each() -> None:

@@ -78,3 +78,5 @@ def test_the_server_gives_the_page_our_texts(server: Server) -> None:
     for language in node_texts.LANGUAGES:
         for kind, node in node_texts.read(language).items():
             assert told[language]["nodeDefs"][kind] == node
+    for language in TRANSLATED:
+        assert SCRIPTS["zh"].search(told[language]["nodeCategories"]["acceleration"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
+import archive
 from comfyui_builder import HOSTS
 from comfyui_environment import ROOT
 
@@ -35,17 +35,10 @@ def metadata() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def packed() -> list[Path]:
-    """The files of the published archive: tracked by git and not named in ``.comfyignore``."""
-
-    def listed(*options: str) -> set[str]:
-        command = ["git", "-c", "core.quotepath=off", "ls-files", "-z", *options]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip("not a git checkout")
-        return {name for name in done.stdout.split("\0") if name}
-
-    left_out = listed("--cached", "--ignored", "--exclude-from=.comfyignore")
-    return sorted(Path(name) for name in listed() - left_out if (ROOT / name).exists())
+    files = archive.files()
+    if not files:
+        pytest.skip("not a git checkout")
+    return files
 
 
 def test_project_table_follows_the_registry_rules(metadata: dict[str, Any]) -> None:

@@ -1,0 +1,24 @@
+"""What the registry's tool packs: the files that git tracks and ``.comfyignore`` does not name."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from comfyui_environment import ROOT
+
+
+def files() -> list[Path]:
+    """The files of the published archive, relative to the repository; empty without git."""
+    tracked = _listed()
+    left_out = _listed("--cached", "--ignored", "--exclude-from=.comfyignore")
+    return sorted(Path(name) for name in tracked - left_out if (ROOT / name).exists())
+
+
+def _listed(*options: str) -> set[str]:
+    command = ["git", "-c", "core.quotepath=off", "ls-files", "-z", *options]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        return set()
+    return {name for name in done.stdout.split("\0") if name} if done.returncode == 0 else set()
