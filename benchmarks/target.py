@@ -1,0 +1,252 @@
+"""A target speed-up beside every other way to decide which evaluations to compute.
+
+For each number of steps and each sampler, every way is sampled for every prompt and seed on the
+demo model at cfg 1 and compared with the full run of the same noise; `computed` and `psnr` are
+means. `off_plan` is the largest distance of a target's computed evaluations from its plan.
+EasyCache of ComfyUI runs in bfloat16, where its in-place write into float32 outputs does not
+matter, and is compared with the full run in bfloat16. The rivals use the last residual as they do
+by default, and Cache-DiT's thresholds once more with the forecast that the target uses.
+
+Rows are written as they come, so `--resume` goes on after an interruption. A busy machine does no
+harm: nothing is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness import say
+
+FIRST_SEED = 1000
+TARGETS = (1.5, 2.0, 2.5, 3.0)
+THRESHOLDS = (0.06, 0.12, 0.18, 0.24, 0.32, 0.40, 0.50, 0.60)
+TEACACHE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+EASYCACHE = (0.05, 0.1, 0.2, 0.3)
+LIMITS = {0.06: 2, 0.12: 2, 0.18: 3, 0.24: 3, 0.32: 4, 0.40: 4, 0.50: 6, 0.60: 6}
+"""``max_continuous_cached_steps`` that goes with a threshold."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to decide, and what it is given."""
+
+    kind: str
+    name: str
+    value: Any = None
+
+
+class TargetBench:
+    """The demo model in float32 and, for EasyCache, in bfloat16, with their full runs."""
+
+    def __init__(self, prompts: int, seeds: int) -> None:
+        self.demo = harness.Demo()
+        self.runs = [(p, FIRST_SEED + s) for s in range(seeds) for p in self.demo.prompts[:prompts]]
+        self._full: dict[tuple[bool, int, str], list[harness.Sample]] = {}
+
+    @cached_property
+    def half(self) -> Any:
+        """The demo model in bfloat16."""
+        import comfy.sd
+        import torch
+
+        return comfy.sd.load_diffusion_model(
+            str(harness.MODEL), model_options={"dtype": torch.bfloat16}
+        )
+
+    def full(self, half: bool, steps: int, sampler: str) -> list[harness.Sample]:
+        """Full runs of every prompt and seed, sampled once."""
+        key = (half, steps, sampler)
+        if key not in self._full:
+            model = self.half if half else self.demo.model
+            self._full[key] = [
+                self.demo.sample(model, prompt, seed, 1.0, steps, sampler)
+                for prompt, seed in self.runs
+            ]
+        return self._full[key]
+
+    def model_for(self, way: Way) -> Any:
+        """The model behind the nodes of a way."""
+        from dit_acceleration_pack.acceleration import host
+        from dit_acceleration_pack.acceleration.policies.planned import Planned
+        from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
+        from dit_acceleration_pack.acceleration.settings import TeaCacheSettings
+
+        model = self.demo.model
+        if way.kind == "target":
+            return host.attach(model, Planned(way.value, "target", strict=True))
+        if way.kind == "TeaCache":
+            settings = TeaCacheSettings(rel_l1_thresh=way.value, max_continuous_cached_steps=6)
+            return host.attach(model, TeaCache(settings))
+        if way.kind == "EasyCache":
+            from comfy_extras.nodes_easycache import EasyCacheNode
+
+            return EasyCacheNode.execute(self.half, way.value, 0.15, 0.95, False).result[0]
+        return model if way.kind == "plain" else harness.accelerate(model, **way.value)
+
+    def measure(self, way: Way, steps: int, sampler: str) -> dict[str, Any]:
+        """The row of one way."""
+        half = way.kind == "EasyCache"
+        model = self.model_for(way)
+        own_steps = way.value if way.kind == "plain" else steps
+        computed, distances, totals, off = [], [], [], []
+        for (prompt, seed), full in zip(self.runs, self.full(half, steps, sampler), strict=True):
+            sample = self.demo.sample(model, prompt, seed, 1.0, own_steps, sampler)
+            totals.append(full.evaluations if not half else self._evaluations(steps, sampler))
+            computed.append(self._computed(way, model, sample))
+            distances.append(harness.psnr(full.latent.float(), sample.latent.float()))
+            if way.kind == "target":
+                off.append(abs(computed[-1] - self.planned(way.value, steps, totals[-1])))
+        row = {
+            "kind": way.kind,
+            "name": way.name,
+            "steps": steps,
+            "sampler": sampler,
+            "evaluations": statistics.fmean(totals),
+            "computed": statistics.fmean(computed),
+            "psnr": statistics.fmean(distances),
+            "least_psnr": min(distances),
+        }
+        return harness.rounded(row | ({"off_plan": max(off)} if off else {}))
+
+    def _evaluations(self, steps: int, sampler: str) -> int:
+        """Evaluations of a full run; those of the model in bfloat16 are not counted."""
+        return self.full(False, steps, sampler)[0].evaluations
+
+    @staticmethod
+    def _computed(way: Way, model: Any, sample: harness.Sample) -> int:
+        if way.kind == "plain":
+            return sample.evaluations
+        if way.kind == "EasyCache":
+            return int(EASY_COUNT[0])
+        return int(harness.report_of(model).computed)
+
+    def planned(self, speedup: float, steps: int, evaluations: int) -> float:
+        """How many evaluations the plan of a target computes."""
+        from dit_acceleration_pack.acceleration import host
+        from dit_acceleration_pack.acceleration.policies import planned
+
+        model = self.demo.model
+        structure = host.structure_of(model)
+        cost = planned.skipped_cost(structure, host.network_of(model))
+        share = max(planned.share_for(speedup, cost), 2 / steps)
+        return share * evaluations
+
+
+EASY_COUNT = [0]
+"""Calls of the first block since the last reset: EasyCache does not say what it skipped."""
+
+
+def count_easycache(bench: TargetBench) -> None:
+    """Count computed evaluations of the model in bfloat16 at its first block."""
+    import torch
+
+    block = bench.half.model.diffusion_model.double_blocks[0]
+
+    def seen(*_: Any) -> None:
+        EASY_COUNT[0] += 1
+
+    block.register_forward_pre_hook(seen)
+    original = bench.demo.sample_sigmas
+
+    def sample(*args: Any, **kwargs: Any) -> harness.Sample:
+        EASY_COUNT[0] = 0
+        with torch.inference_mode():
+            return original(*args, **kwargs)
+
+    bench.demo.sample_sigmas = sample  # type: ignore[method-assign]
+
+
+def rivals() -> Iterator[Way]:
+    """Every other way, without plain sampling."""
+    for preset in ("slow", "medium", "fast", "ultra"):
+        inputs = {"scm_preset": preset, "scm_policy": "static"}
+        yield Way("SCM", preset, inputs)
+    for forecast in ("none", "blend"):
+        for threshold in THRESHOLDS:
+            inputs = {
+                "residual_diff_threshold": threshold,
+                "max_continuous_cached_steps": LIMITS[threshold],
+                "calibrator": forecast,
+            }
+            yield Way(
+                "DBCache" if forecast == "none" else "DBCache, blend", f"{threshold:g}", inputs
+            )
+    for threshold in TEACACHE:
+        yield Way("TeaCache", f"{threshold:g}", threshold)
+    for threshold in EASYCACHE:
+        yield Way("EasyCache", f"{threshold:g}", threshold)
+
+
+def plain_steps(rows: list[dict[str, Any]], steps: int) -> list[int]:
+    """Fewer steps whose evaluations are those of the targets, and one more."""
+    full = max(r["evaluations"] for r in rows)
+    found = {round(r["computed"] * steps / full) for r in rows if r["kind"] == "target"}
+    return sorted({s for n in found for s in (n, n + 1)})
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prompts", type=int, default=8, help="how many of them: %(default)s")
+    parser.add_argument("--seeds", type=int, default=2, help="seeds a prompt: %(default)s")
+    parser.add_argument("--steps", type=int, nargs="+", default=[28, 20, 50])
+    parser.add_argument(
+        "--samplers", nargs="+", default=["euler", "dpmpp_2m", "heun", "res_multistep"]
+    )
+    parser.add_argument("--targets-only", action="store_true", help="without the rivals")
+    parser.add_argument("--resume", action="store_true", help="keep rows of the output file")
+    parser.add_argument("--output", type=Path, default=harness.RESULTS / "target.json")
+
+
+def main(options: argparse.Namespace, environment: Any) -> int:
+    data: dict[str, Any] = {
+        "environment": harness.describe(environment),
+        "pictures": options.prompts * options.seeds,
+        "rows": [],
+    }
+    if options.resume and options.output.exists():
+        data["rows"] = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
+    bench = TargetBench(options.prompts, options.seeds)
+    if not options.targets_only:
+        count_easycache(bench)
+    for steps in options.steps:
+        for sampler in options.samplers:
+            measure_all(bench, data, steps, sampler, options)
+            harness.write(options.output, data)
+    return 0
+
+
+def measure_all(
+    bench: TargetBench, data: dict[str, Any], steps: int, sampler: str, options: argparse.Namespace
+) -> None:
+    """Append the rows of one schedule that are missing."""
+    rows = data["rows"]
+
+    def add(way: Way) -> None:
+        known = {(r["kind"], r["name"]) for r in here()}
+        if (way.kind, way.name) not in known:
+            rows.append(bench.measure(way, steps, sampler))
+            say(json.dumps(rows[-1]))
+
+    def here() -> list[dict[str, Any]]:
+        return [r for r in rows if (r["steps"], r["sampler"]) == (steps, sampler)]
+
+    for target in TARGETS:
+        add(Way("target", f"{target:g}", target))
+    if options.targets_only:
+        return
+    for plain in plain_steps(here(), steps):
+        add(Way("plain", f"{plain}", plain))
+    for way in rivals():
+        add(way)
+    harness.write(options.output, data)
+
+
+if __name__ == "__main__":
+    harness.run(__file__, add_options, main)

@@ -1,0 +1,160 @@
+"""Performance Mode on a MODEL of the real host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny_models as tm
+import torch
+
+pytestmark = pytest.mark.every_host
+
+
+def performance(model: Any, **values: Any) -> Any:
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.performance import PerformanceSettings
+
+    return host.attach_performance(model, PerformanceSettings(**values))
+
+
+def reports(model: Any) -> dict[str, Any]:
+    from dit_acceleration_pack.acceleration import host
+
+    return {key: lever.last_report for key, lever in host.levers_of(model).items()}
+
+
+def mode_report(model: Any) -> Any:
+    return reports(model)["dit_acceleration.performance"]
+
+
+def test_off_changes_nothing_and_says_so() -> None:
+    model = tm.make_model("flux")
+    plain = tm.sample(model, "flux")
+    off = performance(model, approximation="off")
+    assert torch.equal(tm.sample(off, "flux"), plain)
+    assert "off, every evaluation is computed" in mode_report(off).sentence()
+    assert "CPU" in mode_report(off).decisions["weights"]
+    assert torch.equal(tm.sample(model, "flux"), plain), "no trace"
+
+
+@pytest.mark.parametrize("name", ["flux", "wan", "qwen_image"])
+def test_target_keeps_its_number_and_repeats(name: str) -> None:
+    from dit_acceleration_pack.acceleration.policies import planned
+
+    model = tm.make_model(name)
+    plain = tm.sample(model, name, steps=20)
+    quick = performance(model, approximation="target", target_speedup=1.6)
+    first = tm.sample(quick, name, steps=20)
+    report = tm.report_of(quick)
+    network = model.model.diffusion_model
+    from dit_acceleration_pack.acceleration import host
+
+    cost = planned.skipped_cost(host.structure_of(model), network)
+    wanted = planned.share_for(1.6, cost) * 20
+    for branch in report.branches():
+        assert abs(branch["computed"] - max(wanted, 2)) <= 1
+    assert report.skipped and not torch.equal(first, plain) and first.isfinite().all()
+    assert torch.equal(tm.sample(quick, name, steps=20), first), "run 2 = run 1"
+    assert torch.equal(tm.sample(model, name, steps=20), plain), "no trace"
+
+
+def test_a_few_step_model_is_left_alone() -> None:
+    model = tm.make_model("flux")
+    plain = tm.sample(model, "flux", steps=4)
+    quick = performance(model, approximation="ultra")
+    assert torch.equal(tm.sample(quick, "flux", steps=4), plain)
+    assert any("4 steps are too few" in notice for notice in tm.report_of(quick).notices)
+
+
+def test_settings_of_other_nodes_win() -> None:
+    model = tm.attach(tm.make_model("flux"), residual_diff_threshold=0.3)
+    both = performance(model, approximation="ultra", mode="speed")
+    tm.sample(both, "flux")
+    assert tm.report_of(both).technique == "Cache-DiT"
+    assert "set by Cache-DiT, kept" in mode_report(both).sentence()
+
+
+def test_a_second_performance_mode_wins() -> None:
+    model = performance(tm.make_model("flux"), approximation="ultra")
+    calmer = performance(model, approximation="quality")
+    tm.sample(calmer, "flux", steps=12)
+    assert tm.report_of(calmer).settings["approximation"] == "quality"
+    off = performance(calmer, approximation="off")
+    plain = tm.sample(tm.make_model("flux"), "flux", steps=12)
+    assert torch.equal(tm.sample(off, "flux", steps=12), plain)
+
+
+def test_a_caching_node_behind_wins_and_says_so() -> None:
+    model = tm.attach(performance(tm.make_model("flux"), approximation="ultra"))
+    tm.sample(model, "flux", steps=12)
+    report = tm.report_of(model)
+    assert report.technique == "Cache-DiT"
+    assert any("replaced Performance Mode" in notice for notice in report.notices)
+
+
+def test_speed_takes_exact_kernels_and_compiles_nothing_on_a_cpu() -> None:
+    model = tm.make_model("flux")
+    plain = tm.sample(model, "flux")
+    quick = performance(model, mode="speed", approximation="off")
+    picture = tm.sample(quick, "flux")
+    said = mode_report(quick).decisions
+    assert "exact" in said["attention"] and "no working compiler" in said["compile"]
+    assert torch.allclose(picture, plain, rtol=1e-3, atol=1e-4)
+    assert "dit_acceleration.attention" in reports(quick)
+
+
+def test_manual_touches_nothing() -> None:
+    model = performance(tm.make_model("flux"), mode="manual", approximation="off")
+    tm.sample(model, "flux")
+    assert mode_report(model).decisions["weights"] == "manual, left to ComfyUI"
+
+
+@pytest.mark.parametrize(
+    ("mode", "free_gb", "asked"),
+    [
+        ("auto", 80, {"force_full_load": True}),
+        ("speed", 80, {"force_full_load": True}),
+        ("memory", 80, {"force_offload": True}),
+        ("auto", 0, {}),
+        ("speed", 0, {}),
+        ("manual", 80, {}),
+    ],
+)
+def test_the_host_is_asked_through_its_own_arguments(
+    mode: str, free_gb: int, asked: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for the memory query; the loading itself is the host's."""
+    import comfy.model_management
+
+    from dit_acceleration_pack.acceleration import host
+
+    model = performance(tm.make_model("flux"), mode=mode, approximation="off")
+    lever = host.lever_of(model, "dit_acceleration.performance")
+    seen: dict[str, Any] = {}
+
+    class OnGpu:
+        load_device = torch.device("cuda:0")
+        model = tm.make_model("flux").model
+
+        def model_size(self) -> int:
+            return 2**30
+
+        def loaded_size(self) -> int:
+            return 0
+
+        def is_clone(self, other: Any) -> bool:
+            return False
+
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: free_gb * 2**30)
+    lever.prepare_sampling(lambda *args, **kwargs: seen.update(kwargs), OnGpu(), None, {})
+    assert seen == asked
+
+
+def test_locked_by_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIT_ACCEL_LOCK_LOSSY", "1")
+    model = tm.make_model("flux")
+    plain = tm.sample(model, "flux", steps=12)
+    locked = performance(model, approximation="ultra")
+    assert torch.equal(tm.sample(locked, "flux", steps=12), plain)
+    assert "locked by the operator" in mode_report(locked).sentence()

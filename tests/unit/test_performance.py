@@ -1,0 +1,96 @@
+"""Performance Mode's decisions as plain functions."""
+
+from __future__ import annotations
+
+import pytest
+
+from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.performance import PerformanceSettings, compiling, residency
+from dit_acceleration_pack.acceleration.performance.residency import GB, Memory
+from dit_acceleration_pack.acceleration.policies.planned import Planned, share_for
+
+FLUX, WITH_TEXT = 12 * GB, 17 * GB
+IMAGE, VIDEO = 45.0, 120.0
+
+
+@pytest.mark.parametrize(
+    ("free", "family", "placement", "reason"),
+    [
+        (4, IMAGE, residency.HOST, "more than 80%"),
+        (8, IMAGE, residency.HOST, "more than 80%"),
+        (16, IMAGE, residency.HOST, "fit into 16.0 GB"),
+        (24, IMAGE, residency.HOST, "fit into 24.0 GB"),
+        (24, 20.0, residency.RESIDENT, "at least the 20 GB of this family"),
+        (40, VIDEO, residency.RESIDENT, "at least twice all weights"),
+        (80, IMAGE, residency.RESIDENT, "at least twice all weights"),
+    ],
+)
+def test_auto_by_free_memory(free: int, family: float, placement: str, reason: str) -> None:
+    found = residency.decide("auto", Memory(free * GB, FLUX, WITH_TEXT), family)
+    assert found.placement == placement and reason in found.why
+    assert found.loads_whole == (placement == residency.RESIDENT)
+    assert not found.offloads, "auto never empties the device"
+
+
+def test_auto_keeps_a_large_transformer_from_the_family_threshold_on() -> None:
+    memory = Memory(50 * GB, 40 * GB, 60 * GB)
+    assert residency.decide("auto", memory, 45.0).placement == residency.RESIDENT
+    assert residency.decide("auto", memory, 60.0).placement == residency.HOST
+
+
+@pytest.mark.parametrize("free", [4, 8, 16, 24, 80])
+def test_speed_loads_whole_only_what_fits(free: int) -> None:
+    found = residency.decide("speed", Memory(free * GB, FLUX, WITH_TEXT), IMAGE)
+    assert found.loads_whole == (free >= 16)
+    assert f"{free}.0 GB" in found.why
+
+
+@pytest.mark.parametrize("free", [4, 80])
+def test_memory_streams_always(free: int) -> None:
+    found = residency.decide("memory", Memory(free * GB, FLUX, WITH_TEXT), IMAGE)
+    assert found.offloads and not found.loads_whole
+
+
+def test_compiling_only_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = compiling.verdict
+    assert verdict("auto", "cuda", True, 50, False) == "", "never a surprise"
+    assert "kept" in verdict("speed", "cuda", True, 50, True)
+    assert "no working compiler" in verdict("speed", "cpu", True, 50, False)
+    monkeypatch.setattr(compiling, "has_compiler", lambda device: True)
+    assert "too short" in verdict("speed", "cuda", True, 8, False)
+    assert "too short" in verdict("speed", "cuda", False, 50, False)
+    assert compiling.compiles(verdict("speed", "cuda", True, 50, False))
+
+
+def test_share_of_evaluations_for_a_speedup() -> None:
+    assert share_for(1.0, 0.1) == 1.0
+    assert share_for(2.0, 0.0) == 0.5
+    # 28 evaluations at 2 times: 14 units; 8.4 computed and 19.6 at 2/7 of a unit.
+    assert share_for(2.0, 2 / 7) == pytest.approx(0.3)
+    assert share_for(10.0, 0.2) == 0.0, "cannot be reached"
+    assert share_for(2.0, 1.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"mode": "turbo"}, ("mode", "turbo", "auto, speed, memory, manual")),
+        ({"approximation": "extreme"}, ("approximation", "extreme", "balanced")),
+        ({"target_speedup": 0.5}, ("target_speedup", "0.5", "between 1")),
+        ({"target_speedup": 99.0}, ("target_speedup", "99", "10")),
+    ],
+)
+def test_bad_settings_get_a_sentence(values: dict, words: tuple[str, ...]) -> None:
+    with pytest.raises(AccelerationError) as error:
+        PerformanceSettings(**values)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_speedups_grow_with_the_presets() -> None:
+    names = ("quality", "balanced", "fast", "ultra")
+    speedups = [PerformanceSettings(approximation=name).speedup for name in names]
+    assert speedups == sorted(speedups) and speedups[0] > 1
+    assert PerformanceSettings(approximation="off").speedup is None
+    assert PerformanceSettings(approximation="target", target_speedup=2.2).speedup == 2.2
+    with pytest.raises(AccelerationError):
+        Planned(0.9, "target")
