@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dit_acceleration_pack.acceleration.forecast import Streams, make_forecast
+from dit_acceleration_pack.acceleration.forecast import RIDGE, Streams, make_forecast
 from dit_acceleration_pack.acceleration.residual_store import ResidualStore, bytes_of
 
 
@@ -26,7 +26,7 @@ def value(streams: Streams) -> list[float]:
     return [float(x) for x in streams["image"][:, 0, 0]]
 
 
-@pytest.mark.parametrize("kind", ["none", "taylorseer", "foca", "dmd", "trajectory"])
+@pytest.mark.parametrize("kind", ["none", "taylorseer", "foca", "dmd", "trajectory", "blend"])
 def test_ready_only_after_a_residual_and_exact_right_after(kind: str) -> None:
     forecast = make_forecast(kind, 1, store())
     assert not forecast.ready
@@ -129,3 +129,35 @@ def test_bytes_count_every_storage_once() -> None:
 def test_auto_placement_follows_free_memory() -> None:
     kept = ResidualStore("auto", lambda _: 100, 2)
     assert kept.put(torch.zeros(4)).tensors[0].device.type == "cpu"
+
+
+def test_blend_lies_between_time_and_the_signal() -> None:
+    """Two residuals, so one difference: the weight is (λ·time + signal) / (λ + 1)."""
+    forecast = make_forecast("blend", 1, store())
+    forecast.update(0.0, image(0.0), tensor(0.0))
+    forecast.update(1.0, image(10.0), tensor(1.0))
+    # Time has gone on by 2, the signal by 3: (0.5 * 2 + 3) / 1.5 differences of 10.
+    expected = 10 + 10 * (RIDGE * 2 + 3) / (RIDGE + 1)
+    assert value(forecast.predict(3.0, tensor(4.0))) == pytest.approx([expected], rel=1e-5)
+
+
+def test_blend_agrees_where_time_and_signal_agree() -> None:
+    forecast = make_forecast("blend", 1, store())
+    for position in (0.0, 1.0, 3.0):
+        forecast.update(position, image(5 + 2 * position), tensor(1 + position))
+    assert value(forecast.predict(4.5, tensor(5.5))) == pytest.approx([14.0], rel=1e-4)
+
+
+def test_blend_follows_time_where_the_signal_stands_still() -> None:
+    forecast = make_forecast("blend", 1, store())
+    for position in (0.0, 1.0, 2.0):
+        forecast.update(position, image(3 * position), tensor(1.0))
+    assert value(forecast.predict(4.0, tensor(1.0))) == pytest.approx([12.0])
+
+
+def test_blend_finds_its_weights_per_batch_item() -> None:
+    forecast = make_forecast("blend", 1, store())
+    forecast.update(0.0, image(0.0, 0.0), tensor(0.0, 0.0))
+    forecast.update(1.0, image(10.0, 10.0), tensor(1.0, 1.0))
+    still, quick = value(forecast.predict(2.0, tensor(1.0, 3.0)))
+    assert still < 10 + 10 * 1 < quick
