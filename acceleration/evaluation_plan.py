@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 HEAD = 3
 """Evaluations computed at the start, where a forecast has nothing to go by."""
 
-START, START_WIDTH = 8.0, 0.25
+START, START_WIDTH = 12.0, 0.3
 END, END_WIDTH = 5.0, 0.06
 """Extra density at both ends and its width as a share of the schedule. Found on the demo model
 with `benchmarks/target.py`; the optimum is flat."""
