@@ -3,9 +3,21 @@
 Run ``python workflows/demo/train_wan.py --comfyui PATH`` (a ComfyUI checkout). The seed, the number
 of steps and the batch size fix the run; an interrupted or slowed-down run is not shortened.
 
-The repository has no weights of this model yet: the script has run for 720 steps so far, and after
-400 of them samples were moving blobs of the right colours without clear shapes.
-``contact_sheet_wan.py`` and ``benchmarks/video.py`` need the weights and have not been run on any.
+The weights in ``models/`` took 3,600 steps in four phases, each going on from the averaged weights
+of the one before with fresh optimizers::
+
+    export OMP_NUM_THREADS=2 COMFYUI_PATH=/path/to/ComfyUI
+    python train_wan.py --variety 0.3 0.7 --ramp 700 --steps 1600 --stop 200 --checkpoints p1
+    python train_wan.py --init p1/step_00200.safetensors --steps 1000 --stop 500 \\
+        --warmup 40 --seed 31 --save-every 100 --checkpoints p2
+    python train_wan.py --init p2/step_00500.safetensors --steps 1600 --variety 0.6 0.6 \\
+        --warmup 40 --seed 32 --checkpoints p3
+    python train_wan.py --init p3/step_01600.safetensors --steps 1300 --variety 0.6 0.6 \\
+        --warmup 40 --seed 33
+
+Phase 1 ran with ``torch.optim.Muon``, which does the same one matrix after the other. Losses (mean
+of the last 50 steps, of 20 in phase 2): 0.51, 0.29, 0.19, 0.17. The last two phases took 19 minutes
+each on two cores that did other work as well.
 """
 
 from __future__ import annotations
