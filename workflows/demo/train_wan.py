@@ -9,7 +9,7 @@ of the one before with fresh optimizers::
     export OMP_NUM_THREADS=2 COMFYUI_PATH=/path/to/ComfyUI
     python train_wan.py --variety 0.3 0.7 --ramp 700 --steps 1600 --stop 200 --checkpoints p1
     python train_wan.py --init p1/step_00200.safetensors --steps 1000 --stop 500 \\
-        --warmup 40 --seed 31 --save-every 100 --checkpoints p2
+        --warmup 40 --seed 31 --checkpoints p2
     python train_wan.py --init p2/step_00500.safetensors --steps 1600 --variety 0.6 0.6 \\
         --warmup 40 --seed 32 --checkpoints p3
     python train_wan.py --init p3/step_01600.safetensors --steps 1300 --variety 0.6 0.6 \\
