@@ -59,7 +59,8 @@ def test_the_list_follows_the_folders(server: Server, inputs: Path) -> None:
 
 
 def test_the_socket_is_the_last_input_of_the_caching_nodes(server: Server) -> None:
-    for name in ("AccelApplyCacheDiT", "AccelApplyTeaCache"):
+    for kind in ("ApplyCacheDiT", "ApplyTeaCache", "AttentionBackend", "PerformanceMode"):
+        name = f"Accel{kind}"
         last, spec = list(inputs_of(server.object_info()[name]))[-1]
         assert (last, spec[0]) == ("config", "ACCEL_CONFIG")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dit_acceleration_pack.acceleration.attention.settings import AttentionSetti
 from dit_acceleration_pack.acceleration.environment import LOCK
 from dit_acceleration_pack.acceleration.errors import AccelerationError
 from dit_acceleration_pack.acceleration.host.config_files import choices, find, save_configuration
+from dit_acceleration_pack.acceleration.performance import PerformanceSettings
 from dit_acceleration_pack.acceleration.settings import CacheDiTSettings, TeaCacheSettings
 
 STEPS = 10
@@ -88,6 +90,9 @@ def test_no_name_leads_out_of_the_folders(places: dict[str, Path], choice: Any) 
     (places["outside"] / "secret.yaml").write_text(GOOD)
     (places["input"] / "b.yaml").write_text(GOOD)
     (places["input"] / "picture.png").write_text(GOOD)
+    if os.name != "nt":  # Names that would lead elsewhere on Windows are refused everywhere.
+        for name in ("..\\x.yaml", "b.yaml:stream.yaml"):
+            (places["input"] / name).write_text(GOOD)
     (places["input"] / "folder").mkdir()
     (places["input"] / "folder" / "inner.yaml").write_text(GOOD)
     (places["input"] / "link.yaml").symlink_to(places["outside"] / "secret.yaml")
@@ -190,6 +195,11 @@ TEA = "apply_tea_cache.ApplyTeaCache"
             TeaCacheSettings,
         ),
         (ATTENTION, {"backend": "sdpa_math", "last_block": 1}, AttentionSettings),
+        (
+            "performance_mode.PerformanceMode",
+            {"mode": "manual", "approximation": "off", "target_speedup": 1.7},
+            PerformanceSettings,
+        ),
     ],
 )
 @pytest.mark.parametrize("name", ["mine", "mine.json"])

@@ -22,6 +22,7 @@ from dit_acceleration_pack.acceleration.environment import (
     variables,
 )
 from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.performance import PerformanceSettings
 from dit_acceleration_pack.acceleration.settings import CacheDiTSettings, TeaCacheSettings
 from dit_acceleration_pack.acceleration.settings_file import parse, render
 
@@ -107,7 +108,7 @@ def test_a_bad_variable_is_named(values: dict[str, str], parts: list[str]) -> No
 
 
 def test_every_field_of_every_section_has_a_variable_that_sets_it() -> None:
-    other = {int: "2", float: "0.5", bool: "true", str: None}
+    numbers = {int: "2", float: "0.5", bool: "true"}
     texts = {
         "calibrator": "foca",
         "scm_preset": "slow",
@@ -115,17 +116,22 @@ def test_every_field_of_every_section_has_a_variable_that_sets_it() -> None:
         "residual_device": "cpu",
         "coefficients": "raw",
         "custom_coefficients": "1,2",
+        "backend": "sdpa_math",
+        "on_unsupported": "error",
+        "attention_kind": "self",
+        "mode": "speed",
+        "approximation": "fast",
+        "target_speedup": "3",
     }
     pairs = {"scm_compute_bins": "3,1", "scm_cache_bins": "2"}
     for key, section in SECTIONS.items():
         fields = {k: v for v, k in variables(section).items() if k not in section.switches}
         assert set(fields) == set(section.defaults())
         for name, variable in fields.items():
-            values = {variable: texts.get(name) or other[section.kinds[name]] or ""}
             if name in pairs:
                 values = {fields[pair]: text for pair, text in pairs.items()}
-            if not values[variable]:
-                continue  # A choice of a section that is tested where it lives.
+            else:
+                values = {variable: texts.get(name) or numbers[section.kinds[name]]}
             given = from_environment(key, values)
             assert given.values[name] != section.defaults()[name], variable
             assert variable in given.origins[name]
@@ -200,6 +206,7 @@ ROUND_TRIPS = [
     ),
     TeaCacheSettings(coefficients="flux-kontext"),
     AttentionSettings(backend="sage", start_percent=0.1, last_block=7, allow_low_precision=True),
+    PerformanceSettings(mode="memory", approximation="off", target_speedup=1.7),
 ]
 
 

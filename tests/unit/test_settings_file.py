@@ -138,6 +138,9 @@ def test_words_of_yaml_mean_what_people_wrote() -> None:
             ["'static'", "'dynamic'"],
         ),
         (b"teacache_config: {coefficients: fluxx}", ["'fluxx'", "flux-kontext"]),
+        (b"attention_config: {backend: magic}", ["backend is 'magic'", "sdpa"]),
+        (b"performance_config: {mode: off}", ["mode is 'off'", "auto, speed, memory, manual"]),
+        (b"performance_config: {target_speedup: 99}", ["target_speedup is 99", "between 1"]),
         (b"teacache_config: {custom_coefficients: [1, x]}", ["custom_coefficients is [1, 'x']"]),
     ],
 )
@@ -205,6 +208,7 @@ GOOD: dict[str, Any] = {
         "custom_coefficients": [498.65, -283.78, 55.86, -3.82, 0.264],
         "residual_device": "cpu",
     },
+    "performance_config": {"mode": "speed", "approximation": "off", "target_speedup": 1.5},
     "attention_config": {"backend": "sdpa", "on_unsupported": "error", "last_block": -1},
     "parallelism_config": {
         "ulysses_size": "auto",
