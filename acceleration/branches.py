@@ -157,6 +157,7 @@ class Branches:
                 policy.close()
             self._policies.clear()
             self._branches.clear()
+            self._store.close()
 
     def _tensors(self, device: torch.device | None = None) -> list[torch.Tensor]:
         with self._lock:

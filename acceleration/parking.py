@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .compact import FP8, FULL
 from .residual_store import Kept, ResidualStore
 
 
@@ -33,8 +34,9 @@ class Parking:
     copied or rounded twice.
     """
 
-    def __init__(self, store: ResidualStore) -> None:
+    def __init__(self, store: ResidualStore, coarsest: str = FP8) -> None:
         self._store = store
+        self._coarsest = coarsest
         self._out: dict[int, tuple[torch.Tensor, Kept]] = {}
 
     def fetch(
@@ -61,8 +63,8 @@ class Parking:
 
         def put(tensor: torch.Tensor) -> Kept:
             if id(tensor) not in self._out:
-                exact = tensor.shape != shape
-                self._out[id(tensor)] = (tensor, self._store.put(tensor, exact))
+                coarsest = self._coarsest if tensor.shape == shape else FULL
+                self._out[id(tensor)] = (tensor, self._store.put(tensor, coarsest))
             return self._out[id(tensor)][1]
 
         result: dict[str, Any] = replaced(state, torch.Tensor, put)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .compact import FULL, STORAGES, pack, packed_bytes, shrinks, unpack
+from .compact import FP8, FULL, STORAGES, pack, packed_bytes, shrinks, unpack
 
 CPU = torch.device("cpu")
 
@@ -133,17 +133,21 @@ class ResidualStore:
         """Bytes that the store holds on a device now."""
         return self._held.now(str(device))
 
-    def put(self, tensor: torch.Tensor, exact: bool = False) -> Kept:
-        """Take a tensor that nobody else writes to. ``exact`` keeps its values as they are.
+    def put(self, tensor: torch.Tensor, coarsest: str = FP8) -> Kept:
+        """Take a tensor that nobody else writes to.
+
+        ``coarsest`` is the most compact storage it can bear: ``"fp8"``, ``"bf16"``, or ``"full"``
+        for its exact values.
 
         Raises
         ------
         StoreFullError
             When no place has room for it.
         """
-        choice, storage = self._choose(tensor, exact)
+        choice, storage = self._choose(tensor, coarsest)
         parts = pack(tensor, storage)
-        self._held.used[choice.label] = None
+        if choice.storage != FULL or coarsest != FULL or not self._held.used:
+            self._held.used[choice.label] = None
         place = str(choice.device)
         if choice.device == tensor.device:
             return Kept(parts, tensor.dtype, self._held, place)
@@ -164,24 +168,35 @@ class ResidualStore:
             parts = tuple(p.to(device, non_blocking=kept.ready is not None) for p in parts)
         return unpack(parts, kept.dtype)
 
+    def close(self) -> None:
+        """Give pinned memory back to the system; torch would keep it for the process."""
+        if not self._streams:
+            return
+        self._streams.clear()
+        # The first name is that of torch 2.12 and later, the second that of 2.5 and later.
+        public = getattr(getattr(torch, "accelerator", None), "empty_host_cache", None)
+        empty = public or getattr(torch._C, "_host_emptyCache", None)
+        if empty is not None:
+            empty()
+
     def note_bytes(self, held: int) -> None:
         """Record how many bytes are held now."""
         self.peak_bytes = max(self.peak_bytes, held)
 
     # ---------------------------------------------------------------- the choice
 
-    def _choose(self, tensor: torch.Tensor, exact: bool) -> tuple[_Choice, str]:
-        """Where this tensor goes, and the storage it can have there."""
+    def _choose(self, tensor: torch.Tensor, coarsest: str) -> tuple[_Choice, str]:
+        """The way that was chosen, as far as this tensor can bear it, and the storage it gets."""
         with self._lock:
             plan = self._plans.get(tensor.device)
             if plan is None:
-                plan = self._plans[tensor.device] = self._plan(tensor)
+                plan = self._plans[tensor.device] = self._plan(tensor, coarsest)
             while plan.index < len(plan.choices):
                 choice = plan.choices[plan.index]
-                compact = not exact and shrinks(choice.storage, tensor)
-                storage = choice.storage if compact else FULL
+                borne = min(choice.storage, coarsest, key=STORAGES.index)
+                storage = borne if shrinks(borne, tensor) else FULL
                 if self._fits(plan, choice, packed_bytes(storage, tensor)):
-                    return choice, storage
+                    return _Choice(choice.device, borne), storage
                 plan.index += 1
             raise StoreFullError(self._full_sentence(plan))
 
@@ -189,12 +204,13 @@ class ResidualStore:
         place = str(choice.device)
         return place not in plan.rooms or self._held.now(place) + size <= plan.rooms[place]
 
-    def _plan(self, tensor: torch.Tensor) -> _Plan:
+    def _plan(self, tensor: torch.Tensor, coarsest: str) -> _Plan:
         if self._mode != "auto":
             where, _, storage = self._mode.partition("_")
             return _Plan([_Choice(tensor.device if where == "gpu" else CPU, storage or FULL)], {})
         places = list(dict.fromkeys([tensor.device, CPU]))
-        storages = [s for s in STORAGES if s == FULL or shrinks(s, tensor)]
+        bearable = STORAGES[: STORAGES.index(coarsest) + 1]
+        storages = [s for s in bearable if s == FULL or shrinks(s, tensor)]
         choices = [_Choice(device, storage) for storage in storages for device in places]
         plan = _Plan(choices, {str(device): max(self._room(device), 0) for device in places})
         for index, choice in enumerate(choices):

@@ -113,7 +113,9 @@ class HostMemory:
         transient = TRANSIENT * one
         where, _, storage = mode.partition("_")
         if where == "gpu":
-            return needed * {BF16: 1 / 2, FP8: 1 / 4}.get(storage, 1.0) + transient
+            bytes_now = _item_size(self._patcher.model)
+            bytes_kept = min({BF16: 2, FP8: 1}.get(storage, bytes_now), bytes_now)
+            return needed * bytes_kept / bytes_now + transient
         if where == "cpu":
             return transient
         # Weights that must be fetched for every evaluation cost more than residuals that are.

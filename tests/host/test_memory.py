@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import tiny_models as tm
 import torch
+
+from comfyui_environment import ROOT
 
 pytestmark = pytest.mark.every_host
 
@@ -51,7 +55,9 @@ def test_cpu_storage_changes_nothing_and_compact_storage_little(calibrator: str)
         assert tm.report_of(accelerated).skipped > 0
     assert torch.equal(pictures["cpu"], pictures["gpu"])
     bf16, fp8 = (tm.psnr(pictures["gpu"], pictures[m]) for m in ("gpu_bf16", "gpu_fp8"))
-    assert bf16 > fp8 > 25, (bf16, fp8)
+    assert fp8 > 25
+    # FoCa cannot bear fp8 and keeps bf16 instead.
+    assert bf16 == fp8 if calibrator == "foca" else bf16 > fp8
 
 
 def with_room(monkeypatch: pytest.MonkeyPatch, size: int) -> list[int]:
@@ -312,10 +318,12 @@ KNOWN_BEFORE = [
 def test_the_size_of_a_hidden_state_is_known_before_the_run(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import comfy.supported_models
+
     from dit_acceleration_pack.acceleration.host.memory import HostMemory
     from dit_acceleration_pack.acceleration.residual_store import ResidualStore
 
-    if name not in tm.TINY:
+    if not hasattr(comfy.supported_models, tm.TINY[name].config):
         pytest.skip(f"this host has no {name}")
     expected: list[int] = []
     sizes: list[int] = []
@@ -334,3 +342,51 @@ def test_the_size_of_a_hidden_state_is_known_before_the_run(
     tm.sample(tm.attach(tm.make_model(name), **SETTINGS), name, steps=3)
     # Text that shares the stream is not counted.
     assert 0.75 * sizes[0] <= expected[0] <= sizes[0]
+
+
+DEMO = ROOT / "workflows" / "demo"
+
+
+def demo_shapes() -> Any:
+    """The demo's prompts and its text encoder, loaded from the file."""
+    spec = importlib.util.spec_from_file_location("demo_shapes", DEMO / "shapes.py")
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def demo_latent(model: Any, prompt: str) -> torch.Tensor:
+    """One picture of the demo model, 28 steps at cfg 3."""
+    import comfy.sample
+
+    shapes = demo_shapes()
+
+    def conditioned(text: str) -> list[Any]:
+        tokens, pooled = shapes.text_embedding(text)
+        return [[tokens, {"pooled_output": pooled}]]
+
+    empty = torch.zeros(1, shapes.LATENT_CHANNELS, shapes.LATENT_SIZE, shapes.LATENT_SIZE)
+    noise = comfy.sample.prepare_noise(empty, 5)
+    prompts = conditioned(prompt), conditioned(shapes.UNCONDITIONAL)
+    options = {"disable_pbar": True, "seed": 5}
+    with torch.inference_mode():
+        return comfy.sample.sample(
+            model, noise, 28, 3.0, "euler", "simple", *prompts, empty, **options
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("calibrator", ["none", "taylorseer", "foca", "trajectory"])
+def test_on_the_demo_model_every_storage_stays_near_gpu_storage(calibrator: str) -> None:
+    import comfy.sd
+
+    model = comfy.sd.load_diffusion_model(str(DEMO / "models/dit_accel_demo_flux.safetensors"))
+    prompt = demo_shapes().PROMPTS[1]
+    latents = {}
+    for mode in ("gpu", "cpu", "gpu_bf16", "cpu_fp8"):
+        accelerated = tm.attach(model, calibrator=calibrator, residual_device=mode)
+        latents[mode] = demo_latent(accelerated, prompt)
+        assert tm.report_of(accelerated).skipped > 10
+    for mode in ("cpu", "gpu_bf16", "cpu_fp8"):
+        assert tm.psnr(latents["gpu"], latents[mode]) >= 45, mode

@@ -124,7 +124,15 @@ def test_what_the_user_chose_has_no_budget() -> None:
 
 def test_exact_values_stay_exact_in_a_compact_store() -> None:
     store = ResidualStore("cpu_fp8", lambda _: 0, 1)
-    assert torch.equal(store.get(store.put(hidden(), exact=True), CPU), hidden())
+    assert torch.equal(store.get(store.put(hidden(), "full"), CPU), hidden())
+
+
+def test_a_forecast_that_cannot_bear_fp8_gets_bf16_or_nothing() -> None:
+    store = ResidualStore("cpu_fp8", lambda _: 0, 1)
+    assert bytes_of(list(store.put(hidden(), "bf16").tensors)) == BYTES["bf16"]
+    assert store.placement == "cpu (bf16)"
+    with pytest.raises(StoreFullError):
+        ResidualStore("auto", lambda _: BYTES["bf16"] - 1, 1).put(hidden(), "bf16")
 
 
 FORECASTS = [("none", 1), ("taylorseer", 1), ("taylorseer", 2), ("foca", 1), ("dmd", 1)]
