@@ -1,10 +1,10 @@
 """What the Attention Backend costs a call on the CPU, beside the attention itself.
 
 The host's ``attention_pytorch`` is called as models call it, on tensors so small that computing
-hardly counts: without an override, and with ours, which ends in the same function of torch. A pinned
-kernel is compared with the host's function while torch is set to that kernel from outside, so that
-both compute alike. The overhead is the difference; each figure is the median over rounds of the mean
-of many calls.
+hardly counts: without an override, and with ours, which ends in the same function of torch. A
+pinned kernel is compared with the host's function while torch is set to that kernel from outside,
+so that both compute alike. The overhead is the difference; each figure is the median over rounds of
+the mean of many calls.
 """
 
 from __future__ import annotations
