@@ -120,7 +120,8 @@ def _forecast_inputs(default: CacheDiTSettings) -> list[Any]:
             tooltip="What replaces skipped blocks. none: the last result as it is. taylorseer: "
             "extrapolated in time, usually much closer, needs more memory. foca: damped "
             "extrapolation. dmd: exponential fit, slow, images only. trajectory: follows the "
-            "first blocks' progress, best on video and when much is skipped.",
+            "first blocks' progress. blend: between taylorseer and trajectory, the best in most "
+            "cases; needs the most memory.",
         ),
         io.Int.Input(
             "taylorseer_order",
@@ -129,7 +130,7 @@ def _forecast_inputs(default: CacheDiTSettings) -> list[Any]:
             min=1,
             max=2,
             advanced=True,
-            tooltip="How many past differences taylorseer and trajectory use. 2 needs more memory "
+            tooltip="How many past differences taylorseer and trajectory use (blend uses two). 2 needs more memory "
             "and is better only when little is skipped.",
         ),
     ]
