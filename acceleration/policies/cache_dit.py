@@ -125,7 +125,7 @@ class CacheDiTPolicy:
         if whole and settings.max_warmup_steps >= steps / 2 and self._mask is None:
             return (
                 f"{steps} steps, warm-up {settings.max_warmup_steps}: only {self._skippable()} "
-                "could be skipped; lower max_warmup_steps"
+                "could be skipped; lower max_warmup_steps or use Performance Mode"
             )
         diffs = [e.diff for e in report.evaluations if e.diff is not None]
         if not diffs:

@@ -133,12 +133,9 @@ async function picture(name) {
 
 /** What the server would send for a run of several branches, in this or in another workflow. */
 function pretendRun([node, workflow, branches]) {
-  const rows = branches.map((name, i) => ({
-    name,
-    marks: "cccc" + "ffcrfcf".slice(i),
-    steps: [..."cccc" + "ffcrfcf".slice(i)].map((_, step) => step),
-    reasons: [..."cccc" + "ffcrfcf".slice(i)].map(() => 0),
-  }));
+  const marks = "ccccrfcffcf";
+  const steps = [...marks].map((_, step) => step);
+  const rows = branches.map((name) => ({ name, marks, steps, reasons: steps.map(() => 0) }));
   window.app.api.dispatchCustomEvent("dit_acceleration.progress", {
     node: String(node),
     prompt_id: "pretended",
@@ -148,8 +145,8 @@ function pretendRun([node, workflow, branches]) {
     sampler: "euler",
     steps: 20,
     step: 10,
-    computed: 30,
-    skipped: 20,
+    computed: 6 * branches.length,
+    skipped: 5 * branches.length,
     seconds: 130,
     seconds_saved: 95,
     residual_bytes: 3 * 2 ** 30,

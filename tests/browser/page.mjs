@@ -58,9 +58,12 @@ export class Front {
     this.url = url;
     /** @type {string[]} Errors that the front end does not log by itself. */
     this.errors = [];
+    this.leaving = false;
   }
 
   note(text) {
+    // A page that is left cuts off what it was just fetching.
+    if (this.leaving && text.includes("Failed to fetch")) return;
     if (!EXPECTED.some((known) => known.test(text))) this.errors.push(text);
   }
 
@@ -87,7 +90,9 @@ export class Front {
   }
 
   async reload() {
+    this.leaving = true;
     await this.page.reload({ waitUntil: "domcontentloaded" });
+    this.leaving = false;
     await this.ready();
   }
 

@@ -192,6 +192,19 @@ def test_few_steps_say_how_many_could_be_skipped(
     assert "8 steps, warm-up 4: only 3 could be skipped" in events[-1]["sentence"]
 
 
+def test_performance_mode_shows_its_runs_as_well(
+    server: Server, client: LiveClient, workflow: Workflow
+) -> None:
+    graph = graph_of(workflow, 55)
+    inputs = {"model": graph[workflow.apply]["inputs"]["model"], "approximation": "fast"}
+    graph[workflow.apply] = {"class_type": "AccelPerformanceMode", "inputs": inputs}
+    (events,) = finish(server, client, graph)
+    check_numbers(events[-1])
+    assert {event["node"] for event in events} == {workflow.apply}
+    assert events[-1]["skipped"] > 0
+    assert events[-1]["computed"] + events[-1]["skipped"] == STEPS
+
+
 def test_forecast_cells_are_told_from_reused_ones(
     server: Server, client: LiveClient, workflow: Workflow
 ) -> None:

@@ -98,8 +98,10 @@ function rows(progress) {
     line.append(drawRow(row, progress));
     return line;
   });
+  const table = part("rows");
+  table.append(...drawn);
   const rest = progress.rows.length - shown.length;
-  return rest > 0 ? [...drawn, part("more", `and ${rest} more branches`)] : drawn;
+  return rest > 0 ? [table, part("more", `and ${rest} more branches`)] : [table];
 }
 
 /** @param {Progress} progress */
