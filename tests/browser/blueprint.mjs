@@ -6,7 +6,7 @@
 import { Front } from "./page.mjs";
 
 const [url, json] = process.argv.slice(2);
-const { name, workflow, values } = JSON.parse(json);
+const { title: name, workflow, values } = JSON.parse(json);
 
 /** Put the new node between the model loader and what the caching node fed. */
 async function placed({ name, values }) {

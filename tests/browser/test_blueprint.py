@@ -22,8 +22,8 @@ VALUES = {"approximation": "target", "target_speedup": 1.5}
 def used(scenario: Callable[..., Any]) -> dict[str, Any]:
     """What the front end made of the blueprint in the demo workflow."""
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    name = example_blueprint.NAME
-    found: dict[str, Any] = scenario("blueprint", name=name, workflow=workflow, values=VALUES)
+    title = example_blueprint.NAME
+    found: dict[str, Any] = scenario("blueprint", title=title, workflow=workflow, values=VALUES)
     return found
 
 

@@ -37,7 +37,7 @@ def test_every_node_has_a_help_page_and_every_page_a_node(texts: dict[str, Any])
     assert pages == set(texts)
     for kind, node in texts.items():
         page = (ROOT / "web" / "docs" / f"{kind}.md").read_text(encoding="utf-8")
-        unnamed = [name for name in node["inputs"] if name.rpartition("_")[2] not in page]
+        unnamed = [name for name in node["inputs"] if not re.search(rf"\b{name}\b", page)]
         assert unnamed == [], kind
 
 
