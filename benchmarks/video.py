@@ -40,7 +40,12 @@ DECISIONS: dict[str, dict[str, Any]] = {
     "R 0.40 MC 4": {"residual_diff_threshold": 0.40, "max_continuous_cached_steps": 4},
 }
 TEACACHE_SHARES = ("40%", "50%", "60%")
-FORECASTS = {"hold": "none", "taylorseer 1": "taylorseer", "trajectory 1": "trajectory"}
+FORECASTS = {
+    "hold": "none",
+    "taylorseer 1": "taylorseer",
+    "trajectory 1": "trajectory",
+    "blend": "blend",
+}
 TIMED = "trajectory 1"
 
 
@@ -269,7 +274,9 @@ def main(options: argparse.Namespace, environment: Any) -> int:
     }
     if options.resume and options.output.exists():
         before = json.loads(options.output.read_text(encoding="utf-8"))
-        data |= {key: before[key] for key in ("prompts", "seeds", "calibration", "rows")}
+        kept = {"prompts", "seeds", "calibration", "rows"}
+        kept |= {"pairs"} if options.part == "quality" else set()
+        data |= {key: before[key] for key in kept}
     bench, settings = Bench(demo, runs, calibration.fit()), list(all_settings(calibration))
     for graph in options.graphs:
         for cfg in options.cfg:
