@@ -159,8 +159,10 @@ def with_attention(data: Mapping[str, Any]) -> Mapping[str, Any]:
     not known here stays where it is, and is named among what has no effect.
     """
     parallel, own = data.get("parallelism_config"), data.get("attention_config", {})
-    kwargs = parallel.get("parallel_kwargs") if isinstance(parallel, Mapping) else None
-    if not isinstance(kwargs, Mapping) or not isinstance(own, Mapping) or "backend" in own:
+    if not isinstance(parallel, Mapping) or not isinstance(own, Mapping) or "backend" in own:
+        return data
+    kwargs = parallel.get("parallel_kwargs")
+    if not isinstance(kwargs, Mapping):
         return data
     wanted = kwargs.get("attention_backend")
     backend = ATTENTION.get(wanted) if isinstance(wanted, str) else None

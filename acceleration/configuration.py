@@ -239,8 +239,7 @@ def read_configuration(data: Any, name: str) -> Configuration:
     notices: list[str] = []
     for key, part in cache_dit_names.with_attention(data).items():
         if key in SECTIONS:
-            where = f"file {name}, {key}"
-            sections[key] = read_section(SECTIONS[key], part, lambda _, where=where: where)
+            sections[key] = read_section(SECTIONS[key], part, _always(f"file {name}, {key}"))
             notices += sections[key].notices
         elif key in cache_dit_names.ELSEWHERE:
             notices += cache_dit_names.without_effect(name, key, part)
@@ -253,6 +252,11 @@ def read_configuration(data: Any, name: str) -> Configuration:
                 f"{hint}."
             )
     return Configuration(name, sections, tuple(notices))
+
+
+def _always(origin: str) -> Callable[[str], str]:
+    """One origin for every key."""
+    return lambda _: origin
 
 
 def resolve(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -25,8 +25,6 @@ ENDINGS = (".yaml", ".yml", ".json")
 
 class _Loader(yaml.SafeLoader):
     """The safe loader without anchors and tags, and with duplicate keys refused."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, Any]]]] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
@@ -61,6 +59,7 @@ _SCALARS = {
         "-+.0123456789",
     ),
 }
+_Loader.yaml_implicit_resolvers = {}
 for _kind, (_pattern, _first) in _SCALARS.items():
     _tag = f"tag:yaml.org,2002:{_kind}"
     _Loader.add_implicit_resolver(
