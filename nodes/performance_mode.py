@@ -48,7 +48,7 @@ class PerformanceMode(io.ComfyNode):
                     default=default.approximation,
                     tooltip="How much of the picture may be given for speed. off: nothing. "
                     "quality: about 1.5 times as fast, hardly to be seen. balanced: 2 times. fast: "
-                    "2.7 times. ultra: 3.5 times, for drafts. target: what target_speedup says. "
+                    "2.5 times. ultra: 3 times, for drafts. target: what target_speedup says. "
                     "Models of fewer than 8 steps are left alone.",
                 ),
                 io.Float.Input(

@@ -11,7 +11,7 @@ MODES = ("auto", "speed", "memory", "manual")
 APPROXIMATIONS = ("off", "quality", "balanced", "fast", "ultra", "target")
 """The quality-tradeoff lever."""
 
-PRESET_SPEEDUPS = {"quality": 1.5, "balanced": 2.0, "fast": 2.7, "ultra": 3.5}
+PRESET_SPEEDUPS = {"quality": 1.5, "balanced": 2.0, "fast": 2.5, "ultra": 3.0}
 """Speed-ups that the presets plan for. `benchmarks/performance.py` measures what they reach and
 cost on the demo models."""
 

@@ -195,3 +195,22 @@ def test_bad_input_is_refused_by_name(
     graph[workflow.apply]["inputs"][name] = value
     with pytest.raises(ServerError, match=name):
         server.run(graph)
+
+
+def test_a_graph_with_only_performance_mode_runs(server: Server, workflow: Workflow) -> None:
+    """Saved with nothing but its first socket and one choice, as on every pinned host."""
+    graph = workflow.filled(workflow.prompts[0], 6, CFG, STEPS)
+    source = graph[workflow.apply]["inputs"]["model"]
+    graph[workflow.apply] = {
+        "class_type": "AccelPerformanceMode",
+        "inputs": {"model": source, "approximation": "balanced"},
+    }
+    outputs = server.run(graph)
+    reports = [
+        json.loads(output["text"][1])
+        for output in outputs.values()
+        if len(output.get("text", ())) == 2
+    ]
+    found = next(report for report in reports if report.get("technique") == "Performance Mode")
+    assert 0 < found["skipped"] < found["evaluations"] == STEPS
+    assert "balanced" in found["performance"]["sentence"]

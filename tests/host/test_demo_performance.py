@@ -1,0 +1,87 @@
+"""Presets and targets of Performance Mode on the trained demo model.
+
+What is asked of the pictures are floors below what ``benchmarks/performance.py`` measures.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import pytest
+import tiny_models as tm
+import torch
+from demo import shapes
+
+from comfyui_environment import ROOT
+
+MODEL = ROOT / "workflows" / "demo" / "models" / "dit_accel_demo_flux.safetensors"
+STEPS, SEED = 28, 3000
+PROMPTS = shapes.PROMPTS[:3]
+FLOORS = {"quality": 45.0, "balanced": 38.0, "fast": 32.0}
+BETTER_THAN_PLAIN = 4.0
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    import comfy.sd
+
+    return comfy.sd.load_diffusion_model(str(MODEL))
+
+
+def sample(model: Any, prompt: str, steps: int = STEPS, sampler: str = "euler") -> torch.Tensor:
+    import comfy.sample
+
+    def conditioning(text: str) -> list[Any]:
+        tokens, pooled = shapes.text_embedding(text)
+        return [[tokens, {"pooled_output": pooled}]]
+
+    latent = torch.zeros(1, shapes.LATENT_CHANNELS, shapes.LATENT_SIZE, shapes.LATENT_SIZE)
+    noise = comfy.sample.prepare_noise(latent, SEED)
+    with torch.inference_mode():
+        return comfy.sample.sample(
+            model, noise, steps, 1.0, sampler, "simple", conditioning(prompt),
+            conditioning(shapes.UNCONDITIONAL), latent, disable_pbar=True, seed=SEED,
+        )  # fmt: skip
+
+
+def performance(model: Any, **values: Any) -> Any:
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.performance import PerformanceSettings
+
+    return host.attach_performance(model, PerformanceSettings(**values))
+
+
+@pytest.fixture(scope="module")
+def full(model: Any) -> dict[str, torch.Tensor]:
+    return {prompt: sample(model, prompt) for prompt in PROMPTS}
+
+
+def test_presets_save_more_and_keep_less_in_order(
+    model: Any, full: dict[str, torch.Tensor]
+) -> None:
+    computed, nearness = [], []
+    for preset in ("quality", "balanced", "fast", "ultra"):
+        quick = performance(model, approximation=preset)
+        psnrs = [tm.psnr(full[p], sample(quick, p)) for p in PROMPTS]
+        computed.append(tm.report_of(quick).computed)
+        nearness.append(statistics.fmean(psnrs))
+        plain = [tm.psnr(full[p], sample(model, p, computed[-1])) for p in PROMPTS]
+        assert nearness[-1] >= statistics.fmean(plain) + BETTER_THAN_PLAIN, preset
+        assert nearness[-1] >= FLOORS.get(preset, 0.0), preset
+    assert computed == sorted(computed, reverse=True) and len(set(computed)) == 4
+    assert nearness == sorted(nearness, reverse=True)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "heun", "res_multistep"])
+@pytest.mark.parametrize("target", [1.5, 2.0, 2.5, 3.0])
+def test_targets_keep_their_plan(model: Any, target: float, sampler: str) -> None:
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.policies import planned
+
+    quick = performance(model, approximation="target", target_speedup=target)
+    assert sample(quick, PROMPTS[0], 20, sampler).isfinite().all()
+    report = tm.report_of(quick)
+    cost = planned.skipped_cost(host.structure_of(model), host.network_of(model))
+    plan = planned.share_for(target, cost) * len(report.evaluations)
+    assert abs(report.computed - plan) <= 1
