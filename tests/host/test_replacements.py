@@ -15,7 +15,7 @@ from comfyui_workflow import Prompt, choices_of, find, inputs_of, options_of, to
 from example_builder import as_json
 from workflow_check import refused
 
-pytestmark = [pytest.mark.server, pytest.mark.every_host]
+pytestmark = [pytest.mark.server]
 
 FIXTURES = ROOT / "tests" / "data" / "old_workflows"
 OLD = sorted(old_workflows.SAVED)
@@ -37,10 +37,12 @@ def fixture(old: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("old", OLD)
 def test_fixtures_are_what_the_builder_makes(info: dict[str, Any], old: str) -> None:
+    """If this fails, run ``python3 workflows/make_examples.py``."""
     made = as_json(old_workflows.build(info, old))
     assert (FIXTURES / f"{old}.json").read_text(encoding="utf-8") == made
 
 
+@pytest.mark.every_host
 def test_every_replacement_fits_our_nodes(info: dict[str, Any]) -> None:
     """Inputs exist, fixed values are allowed, and carried ones are widgets of the old node."""
     for entry in replacements():
@@ -52,6 +54,7 @@ def test_every_replacement_fits_our_nodes(info: dict[str, Any]) -> None:
             assert refused(specs[name], value) == "", (entry.old, name)
 
 
+@pytest.mark.every_host
 @pytest.mark.parametrize("old", OLD)
 def test_carried_inputs_accept_what_the_old_node_allowed(info: dict[str, Any], old: str) -> None:
     """Same kind of value; a choice of the old node is a choice of ours."""
@@ -70,6 +73,7 @@ def test_carried_inputs_accept_what_the_old_node_allowed(info: dict[str, Any], o
         assert limits["min"] <= default <= limits["max"], (old, name)
 
 
+@pytest.mark.every_host
 def test_the_server_tells_the_page_of_every_replacement(server: Server) -> None:
     told = server.get("/node_replacements")
     for entry in replacements():
@@ -80,6 +84,7 @@ def test_the_server_tells_the_page_of_every_replacement(server: Server) -> None:
         assert {"new_id": "model", "old_id": "model"} in found["input_mapping"]
 
 
+@pytest.mark.every_host
 @pytest.mark.parametrize("old", OLD)
 def test_old_workflow_runs_with_ours_in_its_place(
     server: Server, info: dict[str, Any], old: str
