@@ -136,7 +136,7 @@ def test_a_forecast_that_cannot_bear_fp8_gets_bf16_or_nothing() -> None:
 
 
 FORECASTS = [("none", 1), ("taylorseer", 1), ("taylorseer", 2), ("foca", 1), ("dmd", 1)]
-FORECASTS += [("trajectory", 1), ("trajectory", 2)]
+FORECASTS += [("trajectory", 1), ("trajectory", 2), ("blend", 1)]
 
 
 def fed(kind: str, order: int, mode: str) -> tuple[Any, torch.Tensor]:
