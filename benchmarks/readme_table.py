@@ -57,8 +57,9 @@ def machine(data: Mapping[str, Any]) -> str:
     """Where and with what figures were measured."""
     e = data["environment"]
     device = e["processor"] if e["device"] == "CPU" else e["device"]
+    threads = f"{e['threads']} thread{'' if e['threads'] == 1 else 's'}"
     return (
-        f"Measured on {e['date']}: {device}, {e['threads']} threads, {e['system']}, ComfyUI "
+        f"Measured on {e['date']}: {device}, {threads}, {e['system']}, ComfyUI "
         f"{e['comfyui']}, torch {e['torch']}, cache-dit {e['cache_dit']}."
     )
 
