@@ -101,7 +101,7 @@ def test_a_unet_runs_uncached_and_says_so() -> None:
 def test_few_steps_are_explained() -> None:
     accelerated = tm.attach(tm.make_model("flux"))
     tm.sample(accelerated, "flux", steps=4)
-    assert "4 steps with a warm-up of 4" in tm.report_of(accelerated).sentence()
+    assert "4 steps, warm-up 4: only 0 could be skipped" in tm.report_of(accelerated).sentence()
 
 
 def test_scm_below_eight_steps_goes_on_without_it() -> None:
