@@ -57,9 +57,12 @@ class TargetBench:
         import comfy.sd
         import torch
 
-        return comfy.sd.load_diffusion_model(
+        model = comfy.sd.load_diffusion_model(
             str(harness.MODEL), model_options={"dtype": torch.bfloat16}
         )
+        # Without this the host computes in float32 on a CPU, where EasyCache writes into its input.
+        model.set_model_compute_dtype(torch.bfloat16)
+        return model
 
     def full(self, half: bool, steps: int, sampler: str) -> list[harness.Sample]:
         """Full runs of every prompt and seed, sampled once."""

@@ -20,6 +20,8 @@ from . import Decision, RunInfo
 FIRST_BLOCKS = 1
 FEWEST_STEPS = 8
 """Below this a preset skips nothing: a few-step model changes too much from step to step."""
+FEWEST_COMPUTED = 5
+"""A preset computes at least as many steps: below, fewer steps are about as good."""
 
 
 def skipped_cost(structure: Structure, network: Any) -> float:
@@ -146,7 +148,9 @@ class Planned:
     def _share(self, info: RunInfo) -> float:
         if self._too_short(info):
             return 1.0
-        return share_for(self.speedup, skipped_cost(info.structure, info.network))
+        share = share_for(self.speedup, skipped_cost(info.structure, info.network))
+        fewest = 2 if self.strict else FEWEST_COMPUTED
+        return min(max(share, fewest / max(info.schedule.steps, 1)), 1.0)
 
     def notices(self, info: RunInfo) -> list[str]:
         steps = info.schedule.steps
@@ -161,16 +165,15 @@ class Planned:
             f"{self.label} plans to compute {share * steps:.1f} of {steps} steps for about "
             f"{self.speedup:g} times the speed (a skipped one costs {cost:.0%} of a computed one)"
         ]
-        if share * steps < 2:
+        if share > share_for(self.speedup, cost):
             found.append(
-                f"{self.speedup:g} times is more than can be had at {steps} steps on this model; "
-                "the first evaluations are computed and the rest is forecast"
+                f"{self.speedup:g} times is more than {steps} steps of this model give; at least "
+                f"{share * steps:.0f} are computed"
             )
         return found
 
     def open(self, info: RunInfo) -> PlannedPolicy:
-        share = self._share(info)
-        return PlannedPolicy(info, max(share, min(1.0, 2 / max(info.schedule.steps, 1))))
+        return PlannedPolicy(info, self._share(info))
 
     def describe(self) -> dict[str, object]:
         return {
