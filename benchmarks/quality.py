@@ -41,6 +41,7 @@ FORECASTS: dict[str, dict[str, Any]] = {
     "foca": {"calibrator": "foca"},
     "trajectory 1": {"calibrator": "trajectory"},
     "trajectory 2": {"calibrator": "trajectory", "taylorseer_order": 2},
+    "blend": {"calibrator": "blend"},
 }
 DMD = {"calibrator": "dmd"}
 

@@ -7,6 +7,7 @@ measured afterwards. Rows are measured as in ``quality.py``.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import quality
 from harness import say
 
 CALIBRATION_SEED = 7
-FORECASTS = {k: quality.FORECASTS[k] for k in ("none", "taylorseer 1", "trajectory 1")}
+FORECASTS = {k: quality.FORECASTS[k] for k in ("none", "taylorseer 1", "trajectory 1", "blend")}
 
 
 def calibrate(demo: harness.Demo, cfg: float, steps: int) -> Any:
@@ -62,16 +63,21 @@ def settings_for(calibration: Any) -> Iterator[quality.Setting]:
         yield quality.Setting(f"TeaCache raw {threshold:g}", "none", inputs)
 
 
-def measure(bench: TeaCacheBench, cfg: float) -> list[dict[str, Any]]:
+def measure(bench: TeaCacheBench, cfg: float, timed: str) -> list[dict[str, Any]]:
     """Every row of one guidance scale, each followed by plain sampling at the same work."""
     rows: list[dict[str, Any]] = []
+
+    def add(setting: quality.Setting) -> None:
+        row = bench.quality(setting, "euler", cfg)
+        if fnmatch.fnmatch(setting.name, timed):
+            row |= bench.speeds([setting], "euler", cfg)[0]
+        rows.append(row)
+        say(quality.show(row))
+
     for setting in settings_for(bench.calibration):
-        rows.append(bench.measure(setting, "euler", cfg))
-        say(quality.show(rows[-1]))
+        add(setting)
     for steps in sorted({round(row["computed"]) for row in rows}, reverse=True):
-        plain = quality.Setting(f"{quality.PLAIN} {steps} steps", "none", steps=steps)
-        rows.append(bench.measure(plain, "euler", cfg))
-        say(quality.show(rows[-1]))
+        add(quality.Setting(f"{quality.PLAIN} {steps} steps", "none", steps=steps))
     return rows
 
 
@@ -80,6 +86,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 3.0], help="default: 1 3")
     parser.add_argument("--steps", type=int, default=28, help="default: %(default)s")
     parser.add_argument("--pairs", type=int, default=5, help="timed pairs a row: %(default)s")
+    parser.add_argument(
+        "--timed", default="*", metavar="PATTERN", help="settings to time, by name: %(default)s"
+    )
     parser.add_argument("--output", type=Path, default=harness.RESULTS / "tea_cache.json")
 
 
@@ -98,7 +107,7 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         say(calibration.text())
         data["calibrations"][f"{cfg:g}"] = calibration.as_dict()
         bench = TeaCacheBench(demo, runs, options.steps, options.pairs, calibration=calibration)
-        data["rows"] += measure(bench, cfg)
+        data["rows"] += measure(bench, cfg, options.timed)
         harness.write(options.output, data)
     return 0
 

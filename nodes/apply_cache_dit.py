@@ -130,8 +130,8 @@ def _forecast_inputs(default: CacheDiTSettings) -> list[Any]:
             min=1,
             max=2,
             advanced=True,
-            tooltip="How many past differences taylorseer and trajectory use (blend uses two). 2 needs more memory "
-            "and is better only when little is skipped.",
+            tooltip="How many past differences taylorseer and trajectory use (blend uses two). 2 "
+            "needs more memory and is better only when little is skipped.",
         ),
     ]
 
