@@ -14,7 +14,7 @@ HEAD = 2
 """Evaluations computed at the start, where a forecast has nothing to go by."""
 
 START, START_WIDTH = 12.0, 0.3
-END, END_WIDTH = 3.5, 0.06
+END, END_WIDTH = 5.0, 0.06
 """Extra density at both ends and its width as a share of the schedule. Found on the demo model
 with `benchmarks/target.py`; the optimum is flat."""
 

@@ -91,4 +91,4 @@ def test_a_branch_that_begins_late_gets_its_share() -> None:
 
 def test_density_is_highest_at_the_ends() -> None:
     middle = density(0.5)
-    assert density(0.0) > 2 * middle and density(1.0) > 1.3 * middle
+    assert density(0.0) > 2 * middle and density(1.0) > 1.5 * middle
