@@ -38,6 +38,7 @@ FORECASTS = {
     "foca": "FoCa",
     "trajectory 1": "trajectory 1",
     "trajectory 2": "trajectory 2",
+    "blend": "blend",
 }
 
 
