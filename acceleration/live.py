@@ -21,6 +21,10 @@ COMPUTED, REUSED, FORECAST = "c", "r", "f"
 class Listener(Protocol):
     """Hears of every evaluation of one run, in order, and of its end."""
 
+    def began(self, report: RunReport) -> None:
+        """A run began of which no evaluation will be told, only the end."""
+        ...
+
     def evaluated(self, record: EvaluationRecord, look: Look) -> None:
         """An evaluation is over. Called between evaluations: be quick, look seldom."""
         ...
@@ -35,6 +39,10 @@ class Guarded:
 
     def __init__(self, listener: Listener | None) -> None:
         self._listener = listener
+
+    def began(self, report: RunReport) -> None:
+        if self._listener is not None:
+            self._try(lambda listener: listener.began(report))
 
     def evaluated(self, record: EvaluationRecord, look: Look) -> None:
         if self._listener is not None:

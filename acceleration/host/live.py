@@ -76,6 +76,10 @@ class LiveRun:
         self._strip = Strip()
         self._event_due = self._text_due = 0.0
 
+    def began(self, report: RunReport) -> None:
+        """The page shows this run now, and no longer the one before it."""
+        self._send_event(report, "")
+
     def evaluated(self, record: EvaluationRecord, look: Look) -> None:
         self._strip.add(record)
         now = time.perf_counter()

@@ -9,13 +9,15 @@ from typing import Any
 from ..attention import AttentionSettings
 from ..configuration import Resolved
 from ..families import Structure
+from ..live import Guarded
 from ..performance import PerformanceSettings, compiling, residency
 from ..performance.report import PerformanceReport
 from ..policies.planned import Planned
+from ..report import RunReport
 from .attention import ATTENTION_KEY, attach_attention
 from .caching import KEY
 from .levers import Lever, lever_of, put, require_model
-from .live import send_text
+from .live import LiveNode
 from .locking import SwitchedOff, attach_lossy
 from .model import structure_of
 
@@ -38,7 +40,7 @@ class PerformanceAttachment:
     ) -> None:
         self.settings = settings
         self.left = left
-        self.node_id = node_id
+        self._live = LiveNode(node_id) if node_id is not None else None
         self.resolved: Resolved | None = None
         self.last_report: PerformanceReport | None = None
         self._compile: Callable[..., Any] | None = None
@@ -78,20 +80,38 @@ class PerformanceAttachment:
         on_model = wrappers.get("apply_model", {})
         verdict = self._verdict(guider.model_patcher, len(sigmas) - 1, COMPILE_KEY in on_model)
         report = self._report()
+        plain, live = self._plain_run(guider.model_patcher, report, len(sigmas) - 1)
+        finished = False
         mine = compiling.compiles(verdict)
         if mine:
             wrappers.setdefault("apply_model", {})[COMPILE_KEY] = [
                 self._compiled(guider.model_patcher)
             ]
+        live.began(plain)
         try:
-            return executor(*args, **kwargs)
+            output = executor(*args, **kwargs)
+            finished = True
+            return output
         finally:
             if mine:
                 wrappers["apply_model"].pop(COMPILE_KEY, None)
             report.decisions = self._decisions(verdict)
             self.last_report = report
             log.info("%s", report.sentence())
-            send_text(self.node_id, report.sentence())
+            plain.explanation = report.decided()
+            plain.outcome = "finished" if finished else "interrupted"
+            live.ended(plain)
+
+    def _plain_run(
+        self, patcher: Any, report: PerformanceReport, steps: int
+    ) -> tuple[RunReport, Guarded]:
+        """What the node shows of a run in which it skips nothing, and who is to be told.
+
+        Nobody when the run is planned: then caching tells of every evaluation.
+        """
+        planned = isinstance(getattr(lever_of(patcher, KEY), "technique", None), Planned)
+        live = None if planned or self._live is None else self._live.listener()
+        return RunReport(report.title(), {}, steps=steps), Guarded(live)
 
     def _verdict(self, patcher: Any, steps: int, compiled: bool) -> str:
         structure = structure_of(patcher)

@@ -18,10 +18,18 @@ class PerformanceReport:
     origins: dict[str, str] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
+    def title(self) -> str:
+        """The node with its two choices."""
+        return f"Performance Mode ({self.mode}, {self.approximation})"
+
+    def decided(self) -> str:
+        """Every decision with its reason."""
+        said = "; ".join(f"{lever}: {why}" for lever, why in self.decisions.items())
+        return said or "nothing to set"
+
     def sentence(self) -> str:
         """Every decision in one line."""
-        said = "; ".join(f"{lever}: {why}" for lever, why in self.decisions.items())
-        return f"Performance Mode ({self.mode}, {self.approximation}): {said or 'nothing to set'}."
+        return f"{self.title()}: {self.decided()}."
 
     def text(self) -> str:
         """A few lines for people."""

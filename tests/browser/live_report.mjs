@@ -4,10 +4,10 @@
  */
 
 import { Front } from "./page.mjs";
+import { readPanel, whereNode } from "./panel.mjs";
 
 const [url, json] = process.argv.slice(2);
 const { vue, theme, node, inputs, folder, seed } = JSON.parse(json);
-const HOST_TEXT = "$$node-text-preview";
 
 const front = await Front.open({ url, viewport: { width: 1100, height: 900 }, scale: 1.5 });
 const { page } = front;
@@ -21,45 +21,6 @@ function watchPanel() {
     if (text && text !== window.panelTexts.at(-1)) window.panelTexts.push(text);
   };
   new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
-}
-
-/** What the panel shows and whether it can be read. */
-function readPanel([node, hostText]) {
-  const content = document.querySelector(".dit-live-content");
-  if (!content) return null;
-  const numbers = (color) => color.match(/[\d.]+/g).slice(0, 3).map(Number);
-  const scale = (color) => (color.startsWith("color(") ? 255 : 1);
-  const light = (color) => {
-    const [r, g, b] = numbers(color).map((value) => {
-      const part = (value * scale(color)) / 255;
-      return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
-    });
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const contrast = (a, b) => {
-    const [low, high] = [light(a), light(b)].sort((x, y) => x - y);
-    return (high + 0.05) / (low + 0.05);
-  };
-  const ground = getComputedStyle(content).backgroundColor;
-  const cells = {};
-  for (const path of content.querySelectorAll(".dit-live-row:first-of-type path, svg path")) {
-    const kind = path.getAttribute("class").replace("dit-live-", "");
-    const count = path.getAttribute("d").split("M").length - 1;
-    if (count) cells[kind] = { count, contrast: contrast(getComputedStyle(path).fill, ground) };
-  }
-  const frame = content.parentElement.getBoundingClientRect();
-  const box = content.getBoundingClientRect();
-  const graphNode = window.app.canvas.graph.getNodeById(node);
-  return {
-    text: content.innerText,
-    sentence: content.querySelector(".dit-live-sentence")?.textContent ?? "",
-    textContrast: contrast(getComputedStyle(content).color, ground),
-    cells,
-    // How many pixels of the panel its frame hides.
-    hidden: Math.max(0, Math.round(box.bottom - frame.bottom)),
-    hostTexts: (graphNode.widgets ?? []).filter((widget) => widget.name === hostText).length,
-    rows: content.querySelectorAll(".dit-live-row").length,
-  };
 }
 
 async function queue(newSeed, steps) {
@@ -101,30 +62,7 @@ async function finished(steps) {
   await page.waitForTimeout(700); // The node grows in the next drawn frames.
 }
 
-const read = () => page.evaluate(readPanel, [node, HOST_TEXT]);
-
-/** Where the node is on the page, with a little around it. */
-function whereNode(node) {
-  const margin = 14;
-  const drawn = document.querySelector(`[data-node-id="${node}"]`);
-  const { canvas } = window.app;
-  const { pos, size } = canvas.graph.getNodeById(node);
-  const { scale, offset } = canvas.ds;
-  const area = canvas.canvas.getBoundingClientRect();
-  const title = window.LiteGraph.NODE_TITLE_HEIGHT;
-  const box = drawn?.getBoundingClientRect() ?? {
-    x: area.x + (pos[0] + offset[0]) * scale,
-    y: area.y + (pos[1] + offset[1] - title) * scale,
-    width: size[0] * scale,
-    height: (size[1] + title) * scale,
-  };
-  return {
-    x: box.x - margin,
-    y: box.y - margin,
-    width: box.width + 2 * margin,
-    height: box.height + 2 * margin,
-  };
-}
+const read = () => page.evaluate(readPanel, node);
 
 async function picture(name) {
   const path = `${folder}/${name}_${vue ? "nodes2" : "canvas"}_${theme}.png`;

@@ -205,6 +205,33 @@ def test_performance_mode_shows_its_runs_as_well(
     assert events[-1]["computed"] + events[-1]["skipped"] == STEPS
 
 
+def test_a_performance_mode_that_skips_nothing_takes_the_last_run_away(
+    server: Server, client: LiveClient, workflow: Workflow
+) -> None:
+    """Whether it is off, or leaves the skipping to a node before it."""
+    graph = graph_of(workflow, 56)
+    off = {"model": graph[workflow.apply]["inputs"]["model"], "approximation": "off"}
+    both = copy.deepcopy(graph)
+    graph[workflow.apply] = {"class_type": "AccelPerformanceMode", "inputs": off}
+    (events,) = finish(server, client, graph)
+    assert [event["outcome"] for event in events] == ["running", "finished"]
+    assert [(event["rows"], event["seconds_saved"]) for event in events] == [([], None)] * 2
+    assert events[0]["sentence"] == ""
+    assert events[1]["sentence"].endswith("approximation: off, every evaluation is computed.")
+
+    for node in both.values():
+        for name, value in node["inputs"].items():
+            if value == [workflow.apply, 0]:
+                node["inputs"][name] = ["mode", 0]
+    both["mode"] = {"class_type": "AccelPerformanceMode", "inputs": {"model": [workflow.apply, 0]}}
+    finish(server, client, both)
+    told = [event for event in client.of(EVENT) if event["node"] == "mode"]
+    assert [event["rows"] for event in told] == [[], []]
+    assert "approximation: set by Cache-DiT, kept" in told[-1]["sentence"]
+    watched = [event for event in client.of(EVENT) if event["node"] == workflow.apply]
+    assert watched[-1]["skipped"] > 0
+
+
 def test_forecast_cells_are_told_from_reused_ones(
     server: Server, client: LiveClient, workflow: Workflow
 ) -> None:

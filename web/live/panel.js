@@ -58,11 +58,13 @@ export class Panel {
 
   /** @param {Progress} progress */
   show(progress) {
+    // A run in which the node had nothing to skip is told without its evaluations.
+    const strip = progress.rows.length
+      ? [...rows(progress), legend(progress), gains(progress)]
+      : [];
     this.content.replaceChildren(
       heading(progress),
-      ...rows(progress),
-      legend(progress),
-      gains(progress),
+      ...strip,
       ...(progress.sentence ? [part("sentence", sentence(progress))] : []),
     );
   }
@@ -72,12 +74,16 @@ export class Panel {
 function heading(progress) {
   const line = part("heading");
   const title = progress.run > 1 ? `${progress.technique}, run ${progress.run}` : progress.technique;
-  const place = `step ${progress.step + 1} of ${progress.steps}`;
-  line.append(
-    part("title", title),
-    part("place", progress.outcome === "interrupted" ? `stopped in ${place}` : place),
-  );
+  line.append(part("title", title), part("place", place(progress)));
   return line;
+}
+
+/** @param {Progress} progress */
+function place(progress) {
+  const { outcome, step, steps } = progress;
+  if (!progress.rows.length) return outcome === "interrupted" ? "stopped" : `${steps} steps`;
+  const reached = `step ${step + 1} of ${steps}`;
+  return outcome === "interrupted" ? `stopped in ${reached}` : reached;
 }
 
 /**

@@ -30,6 +30,7 @@ export interface Progress {
   seconds_saved: number | null;
   residual_bytes: number;
   residual_placement: string;
+  /** None for a run in which the node had nothing to skip. */
   rows: Row[];
   reasons: string[];
   outcome: "running" | "finished" | "interrupted";

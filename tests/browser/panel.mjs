@@ -1,0 +1,68 @@
+/**
+ * What a scenario asks of the page about a node and its panel. Each function runs in the page, so it
+ * holds all that it needs.
+ */
+
+/** What the panel shows and whether it can be read. */
+export function readPanel(node) {
+  // Name of the widget in which the front end shows a node's progress text.
+  const hostText = "$$node-text-preview";
+  const content = document.querySelector(".dit-live-content");
+  if (!content) return null;
+  const numbers = (color) => color.match(/[\d.]+/g).slice(0, 3).map(Number);
+  const scale = (color) => (color.startsWith("color(") ? 255 : 1);
+  const light = (color) => {
+    const [r, g, b] = numbers(color).map((value) => {
+      const part = (value * scale(color)) / 255;
+      return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const contrast = (a, b) => {
+    const [low, high] = [light(a), light(b)].sort((x, y) => x - y);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const ground = getComputedStyle(content).backgroundColor;
+  const cells = {};
+  for (const path of content.querySelectorAll(".dit-live-row:first-of-type path, svg path")) {
+    const kind = path.getAttribute("class").replace("dit-live-", "");
+    const count = path.getAttribute("d").split("M").length - 1;
+    if (count) cells[kind] = { count, contrast: contrast(getComputedStyle(path).fill, ground) };
+  }
+  const frame = content.parentElement.getBoundingClientRect();
+  const box = content.getBoundingClientRect();
+  const graphNode = window.app.canvas.graph.getNodeById(node);
+  return {
+    text: content.innerText,
+    sentence: content.querySelector(".dit-live-sentence")?.textContent ?? "",
+    textContrast: contrast(getComputedStyle(content).color, ground),
+    cells,
+    // How many pixels of the panel its frame hides.
+    hidden: Math.max(0, Math.round(box.bottom - frame.bottom)),
+    hostTexts: (graphNode.widgets ?? []).filter((widget) => widget.name === hostText).length,
+    rows: content.querySelectorAll(".dit-live-row").length,
+  };
+}
+
+/** Where the node is on the page, with a little around it. */
+export function whereNode(node) {
+  const margin = 14;
+  const drawn = document.querySelector(`[data-node-id="${node}"]`);
+  const { canvas } = window.app;
+  const { pos, size } = canvas.graph.getNodeById(node);
+  const { scale, offset } = canvas.ds;
+  const area = canvas.canvas.getBoundingClientRect();
+  const title = window.LiteGraph.NODE_TITLE_HEIGHT;
+  const box = drawn?.getBoundingClientRect() ?? {
+    x: area.x + (pos[0] + offset[0]) * scale,
+    y: area.y + (pos[1] + offset[1] - title) * scale,
+    width: size[0] * scale,
+    height: (size[1] + title) * scale,
+  };
+  return {
+    x: box.x - margin,
+    y: box.y - margin,
+    width: box.width + 2 * margin,
+    height: box.height + 2 * margin,
+  };
+}

@@ -1,0 +1,107 @@
+/**
+ * Performance Mode in the demo, in the place of its caching node: run it, choose other
+ * approximations on the node, run it again. Prints what its panel shows after each run as JSON.
+ */
+
+import { Front } from "./page.mjs";
+import { readPanel, whereNode } from "./panel.mjs";
+
+const [url, json] = process.argv.slice(2);
+const { approximations, steps, folder } = JSON.parse(json);
+
+/** Put the node in, and take the branch without acceleration out; the new node's id. */
+function place() {
+  const { graph } = window.app.canvas;
+  const fedBy = (node) => node.outputs?.flatMap((_, slot) => node.getOutputNodes(slot) ?? []) ?? [];
+  const remove = (node) => {
+    fedBy(node).forEach(remove);
+    if (graph.getNodeById(node.id)) graph.remove(node);
+  };
+  remove(graph._nodes.find((node) => node.title === "Baseline: stopwatch"));
+  const [caching] = graph.findNodesByType("AccelApplyCacheDiT");
+  const node = window.LiteGraph.createNode("AccelPerformanceMode");
+  node.pos = [...caching.pos];
+  node.size = [320, node.size[1]];
+  graph.add(node);
+  const fed = caching.outputs[0].links.map((id) => graph.links.get(id));
+  for (const { target_id, target_slot } of fed) {
+    node.connect(0, graph.getNodeById(target_id), target_slot);
+  }
+  graph.findNodesByType("UNETLoader")[0].connect(0, node, 0);
+  graph.remove(caching);
+  window.ended = 0;
+  window.app.api.addEventListener("execution_success", () => (window.ended += 1));
+  return node.id;
+}
+
+/** Middle of a widget on the page. */
+function whereWidget([node, name]) {
+  const { canvas } = window.app;
+  const { pos, size, widgets } = canvas.graph.getNodeById(node);
+  const widget = widgets.find((entry) => entry.name === name);
+  const { scale, offset } = canvas.ds;
+  const area = canvas.canvas.getBoundingClientRect();
+  return {
+    x: area.x + (pos[0] + size[0] / 2 + offset[0]) * scale,
+    y: area.y + (pos[1] + widget.y + window.LiteGraph.NODE_WIDGET_HEIGHT / 2 + offset[1]) * scale,
+  };
+}
+
+const front = await Front.open({ url, viewport: { width: 1100, height: 900 }, scale: 1.5 });
+const { page } = front;
+const seen = { errors: front.errors, values: [], panels: [] };
+
+async function choose(value) {
+  const { x, y } = await page.evaluate(whereWidget, [node, "approximation"]);
+  await page.mouse.click(x, y);
+  await page.locator(".litemenu-entry").getByText(value, { exact: true }).click();
+}
+
+async function run(seed) {
+  await page.evaluate(
+    ([seed, steps]) => {
+      const [sampler] = window.app.canvas.graph.findNodesByType("KSampler");
+      for (const widget of sampler.widgets) {
+        if (widget.name === "seed") widget.value = seed;
+        if (widget.name === "steps") widget.value = steps;
+      }
+      window.ended = 0;
+    },
+    [seed, steps],
+  );
+  await front.command("Comfy.QueuePrompt");
+  await page.waitForFunction(() => window.ended === 1, undefined, { timeout: 60_000 });
+  await page.waitForTimeout(700); // The node grows in the next drawn frames.
+}
+
+await front.configure({ theme: "dark", vue: false });
+await front.load();
+await front.openTemplate("dit_acceleration_demo");
+await page.waitForFunction(
+  () => window.app.canvas.graph?.findNodesByType("AccelApplyCacheDiT").length,
+);
+const node = await page.evaluate(place);
+await front.focus(node, 1.3);
+for (const [index, approximation] of approximations.entries()) {
+  await choose(approximation);
+  await run(100 + index);
+  seen.values.push(
+    await page.evaluate(
+      (node) =>
+        window.app.canvas.graph.getNodeById(node).widgets.find((w) => w.name === "approximation")
+          .value,
+      node,
+    ),
+  );
+  seen.panels.push(await page.evaluate(readPanel, node));
+  await page.screenshot({
+    path: `${folder}/performance_mode_${approximation}.png`,
+    clip: await page.evaluate(whereNode, node),
+  });
+}
+
+await front.reload();
+await page.waitForSelector(".dit-live-sentence", { timeout: 60_000 });
+seen.reloaded = await page.evaluate(readPanel, node);
+await front.close();
+console.log(JSON.stringify(seen));

@@ -1,0 +1,39 @@
+"""Performance Mode in the real front end: another approximation, another run, another panel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.server, pytest.mark.browser]
+
+STEPS = 20
+
+
+def test_the_panel_follows_the_approximation_chosen_on_the_node(
+    scenario: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = Path(os.environ.get("DIT_ACCEL_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = ["quality", "ultra", "off"]
+    seen = scenario("performance_mode", approximations=chosen, steps=STEPS, folder=str(folder))
+    assert seen["errors"] == [] and seen["values"] == chosen
+    quality, ultra, off = seen["panels"]
+    for panel in (quality, ultra):
+        cells = {kind: cell["count"] for kind, cell in panel["cells"].items()}
+        assert set(cells) == {"computed", "forecast"} and sum(cells.values()) == STEPS
+        said = f"Skipped {cells['forecast']} of {STEPS} evaluations, about"
+        assert panel["sentence"].startswith(said)
+    assert ultra["cells"]["computed"]["count"] < quality["cells"]["computed"]["count"]
+    assert ultra["sentence"] != quality["sentence"]
+    # With nothing skipped the node has no strip, and above all not that of the run before.
+    assert off["cells"] == {} and "saved" not in off["text"]
+    assert "Performance Mode (auto, off)" in off["text"]
+    assert "every evaluation is computed" in off["sentence"]
+    assert seen["reloaded"]["text"] == off["text"]
+    assert [panel["hidden"] for panel in seen["panels"]] == [0, 0, 0]
+    assert [panel["hostTexts"] for panel in seen["panels"]] == [0, 0, 0]
