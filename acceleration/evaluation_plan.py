@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 HEAD = 2
@@ -19,7 +20,10 @@ END, END_WIDTH = 5.0, 0.06
 with `benchmarks/target.py`; the optimum is flat."""
 
 TAIL = 0.5
-"""Intervals left after the last computed evaluation."""
+"""Intervals left between the last evaluation that is planned freely and the last of all."""
+
+LAST_WORTH = 0.4
+"""Share of an evaluation that the density gives the last step, from which one is kept for it."""
 
 SPREAD = 1.25
 """Measured change weighs an evaluation by at most this factor, and at least its inverse. More than
@@ -52,14 +56,42 @@ def density(fraction: float) -> float:
     return 1.0 + start + END * math.exp(-(1.0 - fraction) / END_WIDTH)
 
 
+STRETCH = 0.5
+"""How much the width of a step in noise counts: 1 spreads evaluations over noise, 0 over steps. On
+the video demo model, whose schedule is shifted by 8, 0 loses to fewer steps and 1 is worse too."""
+
+
+def densities(sigmas: Sequence[float]) -> tuple[float, ...]:
+    """Density of computed evaluations for every step of a schedule.
+
+    Parameters
+    ----------
+    sigmas
+        ``[steps + 1]``. Those of flow models lie between 0 and 1; larger ones are brought there by
+        ``σ / (1 + σ)``, the share of noise in the sample.
+    """
+    large = max(sigmas, default=0.0) > 1.5
+    noise = [s / (1 + s) if large else s for s in sigmas]
+    steps = max(len(noise) - 1, 0)
+    span = (noise[0] - noise[-1]) if steps else 0.0
+    if span <= 0:
+        return tuple(density(i / max(steps - 1, 1)) for i in range(steps))
+    found = []
+    for i in range(steps):
+        width = max(abs(noise[i] - noise[i + 1]) / span * steps, 1e-3)
+        place = min(max((noise[0] - noise[i]) / span * steps / max(steps - 1, 1), 0.0), 1.0)
+        found.append(density(place) * width**STRETCH)
+    return tuple(found)
+
+
 @dataclass
 class EvaluationPlan:
     """Spends a share of one branch's evaluations; told of each in order.
 
     Parameters
     ----------
-    steps
-        Of the schedule.
+    density
+        Of every step of the schedule, see ``densities``.
     share
         Of the evaluations that are computed, 0 to 1.
     sampler
@@ -68,7 +100,7 @@ class EvaluationPlan:
         The step at which this branch begins; what lies before is not its own.
     """
 
-    steps: int
+    density: Sequence[float]
     share: float
     sampler: str = ""
     first: int = 0
@@ -82,13 +114,17 @@ class EvaluationPlan:
 
     def __post_init__(self) -> None:
         self._per_step = EVALUATIONS_PER_STEP.get(self.sampler, 1)
+        self._last = len(self.density) - 1
+        # The last step decides fine detail, the more so the wider it is.
+        worth = self.share * (self._last + 1) * self.density[-1] / sum(self.density)
+        self._keeps_last = worth >= LAST_WORTH
 
     def _left(self, step: int) -> list[int]:
         """Steps of the evaluations to come, this one included."""
-        here = max(self._per_step - self._in_step, 0) if step < self.steps - 1 else 0
+        here = max(self._per_step - self._in_step, 0) if step < self._last else 0
         # A solver of higher order takes its last step, to sigma 0, in one evaluation.
-        inner = [s for s in range(step + 1, self.steps - 1) for _ in range(self._per_step)]
-        return [step] * (here + 1) + inner + [self.steps - 1] * (step < self.steps - 1)
+        inner = [s for s in range(step + 1, self._last) for _ in range(self._per_step)]
+        return [step] * (here + 1) + inner + [self._last] * (step < self._last)
 
     def _note(self, step: int) -> None:
         if step != self._step:
@@ -115,17 +151,18 @@ class EvaluationPlan:
         ``change`` is that of the first blocks since the evaluation before, relative, or None.
         """
         self._note(step)
-        top = max(self.steps - 1, 1)
-        self._passed.append(density(step / top) * self._weight(change))
+        self._passed.append(self.density[step] * self._weight(change))
         coming = self._left(step)
         budget = self.share * (self.seen - 1 + len(coming)) - self.computed
         if self.seen <= min(HEAD, round(budget) + self.computed):
             return True
-        if budget < 0.5:
-            return False
-        if round(budget) >= len(coming):
+        if int(budget + 0.5) >= len(coming):
             return True
-        unit = _level([*self._passed, *(density(s / top) for s in coming[1:])], budget + TAIL)
+        ahead = [self.density[s] for s in coming[1 : -1 if self._keeps_last else None]]
+        free = budget - self._keeps_last
+        if free < 0.5:
+            return False
+        unit = _level([*self._passed, *ahead], free + TAIL)
         filled = sum(min(1.0, one / unit) for one in self._passed)
         # To the nearest evaluation, not to the one after the interval is full.
         return filled + min(1.0, self._passed[-1] / unit) / 2 >= 1.0

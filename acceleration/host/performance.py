@@ -9,6 +9,7 @@ from typing import Any
 from ..attention import AttentionSettings
 from ..configuration import Resolved
 from ..families import Structure
+from ..families.base import blocks_at
 from ..live import Guarded
 from ..performance import PerformanceSettings, compiling, residency
 from ..performance.report import PerformanceReport
@@ -130,7 +131,7 @@ class PerformanceAttachment:
             keys = [
                 f"diffusion_model.{stack.path}.{index}"
                 for stack in structure.family.stacks
-                for index in range(len(getattr(patcher.model.diffusion_model, stack.path, ())))
+                for index in range(len(blocks_at(patcher.model.diffusion_model, stack.path)))
             ]
             other = patcher.clone()
             set_torch_compile_wrapper(other, backend="inductor", keys=keys)

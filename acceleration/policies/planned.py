@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import AccelerationError
-from ..evaluation_plan import EvaluationPlan
+from ..evaluation_plan import EvaluationPlan, densities
 from ..families import Structure, Tap
 from ..report import RunReport
 from . import Decision, RunInfo
@@ -63,8 +63,8 @@ class PlannedPolicy:
     def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
         plan = self._plans.get(branch)
         if plan is None:
-            schedule = self._info.schedule
-            plan = EvaluationPlan(schedule.steps, self._share, self._info.sampler, first=step)
+            density = densities(self._info.schedule.sigmas)
+            plan = EvaluationPlan(density, self._share, self._info.sampler, first=step)
             self._plans[branch] = plan
         change = self._change(branch, signal)
         wanted = plan.wants(step, change)

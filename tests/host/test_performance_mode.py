@@ -158,3 +158,35 @@ def test_locked_by_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     locked = performance(model, approximation="ultra")
     assert torch.equal(tm.sample(locked, "flux", steps=12), plain)
     assert "locked by the operator" in mode_report(locked).sentence()
+
+
+def test_long_videos_are_compiled_in_speed_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the compiler's backend, which runs the graphs as they are."""
+    from comfy_api import torch_helpers
+
+    from dit_acceleration_pack.acceleration.performance import compiling
+
+    compiled: list[list[str]] = []
+    original = torch_helpers.set_torch_compile_wrapper
+
+    def eager(model: Any, backend: str, keys: list[str]) -> None:
+        compiled.append(keys)
+        original(model, backend="eager", keys=keys)
+
+    monkeypatch.setattr(torch_helpers, "set_torch_compile_wrapper", eager)
+    monkeypatch.setattr(compiling, "has_compiler", lambda device: True)
+    monkeypatch.setattr(compiling, "LONG_VIDEO_STEPS", 10)
+    model = tm.make_model("wan")
+    plain = tm.sample(model, "wan", steps=10)
+    quick = performance(model, mode="speed", approximation="target", target_speedup=1.0)
+    picture = tm.sample(quick, "wan", steps=10)
+    assert torch.allclose(picture, plain, rtol=1e-3, atol=1e-4)
+    assert mode_report(quick).decisions["compile"].startswith("blocks are compiled")
+    assert compiled == [[f"diffusion_model.blocks.{i}" for i in range(len(compiled[0]))]]
+    assert len(compiled[0]) == len(model.model.diffusion_model.blocks)
+    tm.sample(quick, "wan", steps=10)
+    assert len(compiled) == 1, "made once"
+    short = tm.sample(quick, "wan", steps=4)
+    assert short.isfinite().all()
+    assert "too short" in mode_report(quick).decisions["compile"]
+    assert torch.equal(tm.sample(model, "wan", steps=10), plain), "no trace"

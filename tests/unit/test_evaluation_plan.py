@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from dit_acceleration_pack.acceleration.evaluation_plan import EvaluationPlan, density
+from dit_acceleration_pack.acceleration.evaluation_plan import EvaluationPlan, densities, density
 
 # The step in which each evaluation of a run lies, as the host's samplers make them.
+
+
+def even(steps: int) -> tuple[float, ...]:
+    """Densities of a schedule whose sigmas fall evenly from 1 to 0."""
+    return densities([1 - i / steps for i in range(steps + 1)])
 
 
 def euler(steps: int) -> list[int]:
@@ -41,7 +46,7 @@ def test_the_number_is_kept(share: float, steps: int, sampler: str, sequence, sh
         "unknown": lambda i: None,
     }[shape]
     picture = spend(
-        EvaluationPlan(steps, share, sampler),
+        EvaluationPlan(even(steps), share, sampler),
         evaluations,
         [changes(i) for i in range(len(evaluations))],
     )
@@ -50,31 +55,35 @@ def test_the_number_is_kept(share: float, steps: int, sampler: str, sequence, sh
 
 def test_a_sampler_whose_evaluations_are_not_known_before() -> None:
     sequence = heun(28)
-    picture = spend(EvaluationPlan(28, 0.4, "of another pack"), sequence, [None] * len(sequence))
+    picture = spend(
+        EvaluationPlan(even(28), 0.4, "of another pack"), sequence, [None] * len(sequence)
+    )
     assert abs(picture.count("X") - 0.4 * len(sequence)) <= 1
 
 
 def test_everything_and_the_beginning() -> None:
-    assert spend(EvaluationPlan(28, 1.0), euler(28), [0.1] * 28) == "X" * 28
-    picture = spend(EvaluationPlan(28, 0.3), euler(28), [0.1] * 28)
+    assert spend(EvaluationPlan(even(28), 1.0), euler(28), [0.1] * 28) == "X" * 28
+    picture = spend(EvaluationPlan(even(28), 0.3), euler(28), [0.1] * 28)
     assert picture.startswith("XX")
-    gaps = [len(gap) for gap in spend(EvaluationPlan(50, 0.3), euler(50), [0.1] * 50).split("X")]
+    gaps = [
+        len(gap) for gap in spend(EvaluationPlan(even(50), 0.3), euler(50), [0.1] * 50).split("X")
+    ]
     assert max(gaps[:5]) < max(gaps) > max(gaps[-2:]), "dense at both ends"
 
 
 def test_a_change_brings_an_evaluation_nearer() -> None:
-    quiet = spend(EvaluationPlan(50, 0.3), euler(50), [0.1] * 50)
+    quiet = spend(EvaluationPlan(even(50), 0.3), euler(50), [0.1] * 50)
     where = quiet.index("X", 20)
     changes: list[float | None] = [0.1] * 50
     for before in range(1, 4):  # ever larger, so that each is above what is typical by then
         changes[where - before] = 10.0 ** (3 - before)
-    moved = spend(EvaluationPlan(50, 0.3), euler(50), changes)
+    moved = spend(EvaluationPlan(even(50), 0.3), euler(50), changes)
     assert quiet[where - 1] == "." and moved[where - 1] == "X"
     assert abs(moved.count("X") - quiet.count("X")) <= 1
 
 
 def test_evaluations_that_were_computed_for_another_reason_count() -> None:
-    plan, computed = EvaluationPlan(28, 0.5), 0
+    plan, computed = EvaluationPlan(even(28), 0.5), 0
     for step in range(28):
         wanted = plan.wants(step, 0.1)
         if wanted or 5 <= step < 10:
@@ -85,7 +94,7 @@ def test_evaluations_that_were_computed_for_another_reason_count() -> None:
 
 def test_a_branch_that_begins_late_gets_its_share() -> None:
     late = list(range(14, 28))
-    picture = spend(EvaluationPlan(28, 0.5, first=14), late, [0.1] * 14)
+    picture = spend(EvaluationPlan(even(28), 0.5, first=14), late, [0.1] * 14)
     assert abs(picture.count("X") - 7) <= 1
 
 
