@@ -63,7 +63,7 @@ def settings_for(calibration: Any) -> Iterator[quality.Setting]:
         yield quality.Setting(f"TeaCache raw {threshold:g}", "none", inputs)
 
 
-def measure(bench: TeaCacheBench, cfg: float, timed: str) -> list[dict[str, Any]]:
+def measure(bench: TeaCacheBench, cfg: float, only: str, timed: str) -> list[dict[str, Any]]:
     """Every row of one guidance scale, each followed by plain sampling at the same work."""
     rows: list[dict[str, Any]] = []
 
@@ -75,7 +75,8 @@ def measure(bench: TeaCacheBench, cfg: float, timed: str) -> list[dict[str, Any]
         say(quality.show(row))
 
     for setting in settings_for(bench.calibration):
-        add(setting)
+        if fnmatch.fnmatch(setting.name, only):
+            add(setting)
     for steps in sorted({round(row["computed"]) for row in rows}, reverse=True):
         add(quality.Setting(f"{quality.PLAIN} {steps} steps", "none", steps=steps))
     return rows
@@ -86,6 +87,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 3.0], help="default: 1 3")
     parser.add_argument("--steps", type=int, default=28, help="default: %(default)s")
     parser.add_argument("--pairs", type=int, default=5, help="timed pairs a row: %(default)s")
+    parser.add_argument(
+        "--only", default="*", metavar="PATTERN", help="settings to measure, by name: %(default)s"
+    )
     parser.add_argument(
         "--timed", default="*", metavar="PATTERN", help="settings to time, by name: %(default)s"
     )
@@ -107,7 +111,7 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         say(calibration.text())
         data["calibrations"][f"{cfg:g}"] = calibration.as_dict()
         bench = TeaCacheBench(demo, runs, options.steps, options.pairs, calibration=calibration)
-        data["rows"] += measure(bench, cfg, options.timed)
+        data["rows"] += measure(bench, cfg, options.only, options.timed)
         harness.write(options.output, data)
     return 0
 
