@@ -14,6 +14,9 @@ from ..errors import AccelerationError
 PREFIX = "dit_acceleration"
 """Every key of ours begins with this."""
 
+COMPILE_KEY = "torch.compile"
+"""The host's key of its own compiling wrapper (comfy_api.torch_helpers.torch_compile)."""
+
 PROFILE_KEY = f"{PREFIX}.profile"
 """Key of the profiling lever and of its run in ``transformer_options``, which caching reads."""
 

@@ -17,7 +17,7 @@ from ..policies.planned import Planned
 from ..report import RunReport
 from .attention import ATTENTION_KEY, attach_attention
 from .caching import KEY
-from .levers import Lever, lever_of, put, require_model
+from .levers import COMPILE_KEY, Lever, lever_of, put, require_model, without
 from .live import LiveNode
 from .locking import SwitchedOff, attach_lossy
 from .model import structure_of
@@ -26,9 +26,6 @@ log = logging.getLogger("dit_acceleration")
 
 PERFORMANCE_KEY = "dit_acceleration.performance"
 NAME = "Performance Mode"
-
-# The host's own key of a torch.compile set on a MODEL (comfy_api.torch_helpers).
-COMPILE_KEY = "torch.compile"
 
 
 class PerformanceAttachment:
@@ -230,7 +227,7 @@ def _with_approximation(
         return model
     if settings.speedup is None:
         left["approximation"] = "off, every evaluation is computed"
-        return _without(model, KEY)
+        return without(model, KEY)
     technique = Planned(
         settings.speedup, settings.approximation, strict=settings.approximation == "target"
     )
@@ -241,17 +238,4 @@ def _with_approximation(
         if isinstance(lever, SwitchedOff)
         else f"{settings.approximation}, planned for {settings.speedup:g} times the speed"
     )
-    return patched
-
-
-def _without(model: Any, key: str) -> Any:
-    """The model without an earlier Performance Mode's caching."""
-    if lever_of(model, key) is None:
-        return model
-    from comfy.patcher_extension import WrappersMP
-
-    patched = model.clone()
-    for kind in (v for k, v in vars(WrappersMP).items() if k.isupper()):
-        patched.remove_wrappers_with_key(kind, key)
-    patched.remove_attachments(key)
     return patched

@@ -15,12 +15,9 @@ from ..profile_report import ProfileReport
 from ..profiling import ProfiledCall, ProfileRun, ProfileSettings
 from ..schedule import Schedule
 from .caching import branch_label
-from .levers import PROFILE_KEY, lever_of, put, require_model, without
+from .levers import COMPILE_KEY, PROFILE_KEY, lever_of, put, require_model, without
 
 log = logging.getLogger("dit_acceleration")
-
-# The host's key of its own compiling wrapper (comfy_api.torch_helpers.torch_compile).
-COMPILE_KEY = "torch.compile"
 
 
 class ProfilingLever:

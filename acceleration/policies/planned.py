@@ -16,6 +16,7 @@ from ..evaluation_plan import EvaluationPlan, densities
 from ..families import Structure, Tap
 from ..report import RunReport
 from . import Decision, RunInfo
+from .recording import relative_change
 
 FIRST_BLOCKS = 1
 FEWEST_STEPS = 8
@@ -58,7 +59,7 @@ class PlannedPolicy:
         self._signals: dict[str, torch.Tensor] = {}
         self._computed_step: dict[str, int] = {}
         # No plan leaves gaps as long as this; only branches that pause do.
-        self.max_age: float = max(6.0, 4.0 / share) if share else math.inf
+        self.max_age: float = max(6.0, 4.0 / share)
 
     def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
         plan = self._plans.get(branch)
@@ -80,7 +81,7 @@ class PlannedPolicy:
         self._signals[branch] = signal
         if before is None or before.shape != signal.shape:
             return None
-        change = float(((signal - before).abs().mean() / before.abs().mean()).item())
+        change = relative_change(signal, before)
         return change if math.isfinite(change) else None
 
     def computed(
