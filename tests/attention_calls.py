@@ -78,7 +78,7 @@ def reference(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
     mask = given.pop("mask", None)
     if mask is not None:
         if mask.dtype == torch.bool:
-            mask = torch.zeros(mask.shape).masked_fill_(~mask.cpu(), -math.inf)
+            mask = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -math.inf)
         while mask.ndim < 4:
             mask = mask.unsqueeze(0 if mask.ndim == 2 else 1)
         tokens = 2 if given.get("skip_reshape") else 1

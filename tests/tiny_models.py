@@ -17,6 +17,8 @@ from tiny_families import FLUX_CONFIG, POPULAR, TINY
 
 __all__ = ["FLUX_CONFIG", "POPULAR", "TINY"]
 
+CPU = torch.device("cpu")
+
 
 def randomize(network: torch.nn.Module, seed: int = 0) -> None:
     """Fill a network with seeded weights that let signals through at about unit scale."""
@@ -44,23 +46,30 @@ def bare_model(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> 
     )
     arguments: dict[str, Any] = {}
     if "device" in inspect.signature(config.set_inference_dtype).parameters:
-        arguments["device"] = torch.device("cpu")
+        arguments["device"] = CPU
     config.set_inference_dtype(dtype, None, **arguments)
     weights = made(tiny.weights, torch.Generator().manual_seed(seed))
-    model = config.get_model(weights, "", device=torch.device("cpu"))
+    model = config.get_model(weights, "", device=CPU)
     if tiny.prepare is not None:
         tiny.prepare(model.diffusion_model)
     return model
 
 
-def make_model(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
-    """A MODEL (ModelPatcher on the CPU) of one family."""
+def make_model(
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    device: torch.device | None = None,
+) -> Any:
+    """A MODEL (ModelPatcher) of one family, on the device under test or the one given."""
+    import comfy.model_management
     import comfy.model_patcher
 
     model = bare_model(name, dtype, seed)
     randomize(model.diffusion_model, seed)
-    cpu = torch.device("cpu")
-    return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
+    if device is None:
+        device = comfy.model_management.get_torch_device()
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=CPU)
 
 
 def conditioning(name: str, seed: int) -> list[Any]:
@@ -179,8 +188,12 @@ class TinyControl:
         self.multigpu_clones: dict[Any, Any] = {}
         self.previous_controlnet = None
 
-    def get_control(self, *_: Any) -> dict[str, list[torch.Tensor | None]]:
-        return {k: list(v) for k, v in self.adds.items()}
+    def get_control(self, noisy: torch.Tensor, *_: Any) -> dict[str, list[torch.Tensor | None]]:
+        """Like the host's: a new dict with tensors where the model is."""
+        return {
+            where: [None if add is None else add.to(noisy.device) for add in adds]
+            for where, adds in self.adds.items()
+        }
 
     def pre_run(self, *_: Any) -> None:
         pass

@@ -223,7 +223,8 @@ def test_half_precision() -> None:
     assert by_backend(accelerated) == {"sdpa": 5 * STEPS}
 
 
-def test_a_device_that_does_not_fit(model: Any) -> None:
+def test_a_device_that_does_not_fit() -> None:
+    model = tm.make_model("flux", device=tm.CPU)
     cudnn = attached(model, "sdpa_cudnn")
     tm.sample(cudnn, "flux", steps=1)
     assert report_of(cudnn).counts == {("sdpa", "sdpa_cudnn: it needs cuda, this is cpu"): 5}

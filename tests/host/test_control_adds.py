@@ -69,7 +69,7 @@ def test_block_patches_of_wan_count_once() -> None:
     add = torch.randn(1, 1, 32, generator=generator)
 
     def patch(arguments: dict[str, Any]) -> dict[str, Any]:
-        arguments["img"] += add
+        arguments["img"] += add.to(arguments["img"].device)
         return arguments
 
     options = model.model_options["transformer_options"]

@@ -286,7 +286,7 @@ def test_a_patch_between_blocks_counts_once(name: str, last: int) -> None:
     adds = torch.randn(8, width, generator=generator)
 
     def patch(arguments: dict[str, Any]) -> dict[str, Any]:
-        arguments["img"] += adds[arguments["block_index"]]
+        arguments["img"] += adds[arguments["block_index"]].to(arguments["img"].device)
         return arguments
 
     patched = built.model.clone()

@@ -34,7 +34,8 @@ def test_off_changes_nothing_and_says_so() -> None:
     off = performance(model, approximation="off")
     assert torch.equal(tm.sample(off, "flux"), plain)
     assert "off, every evaluation is computed" in mode_report(off).sentence()
-    assert "CPU" in mode_report(off).decisions["weights"]
+    on_cpu = model.load_device.type == "cpu"
+    assert ("CPU" if on_cpu else "everything stays") in mode_report(off).decisions["weights"]
     assert torch.equal(tm.sample(model, "flux"), plain), "no trace"
 
 
@@ -93,13 +94,14 @@ def test_a_caching_node_behind_wins_and_says_so() -> None:
     assert any("replaced Performance Mode" in notice for notice in report.notices)
 
 
-def test_speed_takes_exact_kernels_and_compiles_nothing_on_a_cpu() -> None:
+def test_speed_takes_exact_kernels_and_compiles_no_short_run() -> None:
     model = tm.make_model("flux")
     plain = tm.sample(model, "flux")
     quick = performance(model, mode="speed", approximation="off")
     picture = tm.sample(quick, "flux")
     said = mode_report(quick).decisions
-    assert "exact" in said["attention"] and "no working compiler" in said["compile"]
+    why = "no working compiler" if model.load_device.type == "cpu" else "too short"
+    assert "exact" in said["attention"] and why in said["compile"]
     assert torch.allclose(picture, plain, rtol=1e-3, atol=1e-4)
     assert "dit_acceleration.attention" in reports(quick)
 
