@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny_models as tm
 import torch
+from torch.autograd import DeviceType
 from torch.autograd import profiler as autograd_profiler
 
 from dit_acceleration_pack.acceleration import host
@@ -46,9 +47,10 @@ def report_of(model: Any) -> Any:
 
 
 def trace_of(report: Any, output: Path) -> list[dict[str, Any]]:
+    """What the processor did; on CUDA the profiler repeats every range for the device."""
     with gzip.open(output / report.file, "rt", encoding="utf-8") as file:
         events: list[dict[str, Any]] = json.load(file)["traceEvents"]
-    return events
+    return [e for e in events if e.get("cat") != "gpu_user_annotation"]
 
 
 def ranges(events: list[dict[str, Any]], kind: str = "") -> list[str]:
@@ -214,7 +216,11 @@ def test_a_profiler_that_already_runs_keeps_running_and_gets_the_ranges(output: 
     report = report_of(measured)
     assert report.file == "" and not list(output.rglob("*.gz"))
     assert any("already running" in notice for notice in report.notices)
-    names = [e.name for e in outer.events() if e.name.startswith(RANGE + "evaluation")]
+    names = [
+        e.name
+        for e in outer.events()
+        if e.name.startswith(RANGE + "evaluation") and e.device_type == DeviceType.CPU
+    ]
     assert sorted(names) == [f"{RANGE}evaluation 2", f"{RANGE}evaluation 3"]
     assert len(report.steps) == 5
 
@@ -253,7 +259,7 @@ def test_settings_that_make_no_sense_get_a_sentence() -> None:
 
 def test_what_could_not_be_done_is_said(output: Path) -> None:
     model = tm.make_model("flux")
-    measured = profiled(model, mode="nvtx")
+    measured = profiled(tm.make_model("flux", device=tm.CPU), mode="nvtx")
     tm.sample(measured, "flux", steps=4)
     assert any("NVTX ranges need a CUDA device" in n for n in report_of(measured).notices)
     measured = profiled(model, evaluations=9)
@@ -270,6 +276,19 @@ def test_what_could_not_be_done_is_said(output: Path) -> None:
     assert torch.equal(tm.sample(measured, "flux", steps=4), plain)
     assert any("could not be finished" in n for n in report_of(measured).notices)
     assert not autograd_profiler._is_profiler_enabled
+
+
+@pytest.mark.gpu
+def test_nvtx_ranges_take_no_profiler_and_write_only_the_steps(output: Path) -> None:
+    model = tm.make_model("flux")
+    plain = tm.sample(model, "flux", steps=4)
+    measured = profiled(model, mode="nvtx", evaluations=2)
+    assert torch.equal(tm.sample(measured, "flux", steps=4), plain)
+    report = report_of(measured)
+    assert report.traced == 2 and report.notices == []
+    assert report.file == "profile/run_00001_steps.json"
+    assert not list(output.rglob("*.gz"))
+    assert all(step.peak_bytes >= step.memory_bytes > 0 for step in report.steps)
 
 
 def test_compiled_models_are_profiled_without_ranges_inside() -> None:
