@@ -7,11 +7,13 @@ other relatively, and the host's folder is put on the path.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +50,43 @@ def load_host() -> None:
 
 load_host()
 load_pack()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exact_float32() -> None:
+    """Convolutions of float32 on CUDA compute in float32, not in TF32 as PyTorch allows them.
+
+    TF32 keeps 10 bits: two right ways of computing the same, a last bit apart, are a fifth digit
+    apart behind a convolution.
+    """
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.fixture(scope="session", autouse=ON_GPU)
+def undisturbed_loading() -> Iterator[None]:
+    """The garbage collector rests while the host makes room on a device.
+
+    The host walks its list of models by index there, and a model that the collector finds just then
+    takes itself off that list. What a caught error refers to lives until the collector comes by.
+    """
+    import comfy.model_management as management
+
+    free_memory = management.free_memory
+
+    def undisturbed(*args: Any, **kwargs: Any) -> Any:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return free_memory(*args, **kwargs)
+        finally:
+            if collects:
+                gc.enable()
+
+    management.free_memory = undisturbed
+    yield
+    management.free_memory = free_memory
 
 
 def host_version() -> str:
