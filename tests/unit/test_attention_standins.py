@@ -23,10 +23,10 @@ PACKAGES = ("flash_attn", "flash_attn_interface", "sageattention", "sageattn3", 
 HALF = torch.bfloat16
 
 
-def forget_packages() -> None:
-    for name in list(sys.modules):
-        if name.partition(".")[0] in PACKAGES:
-            del sys.modules[name]
+def take_packages_away() -> dict[str, Any]:
+    """Remove what is loaded of the packages, real ones and stand-ins; returns it."""
+    loaded = [name for name in sys.modules if name.partition(".")[0] in PACKAGES]
+    return {name: sys.modules.pop(name) for name in loaded}
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def anywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # The host looks for these packages when it is imported: not with the stand-ins in its way.
     importlib.import_module("comfy.ldm.modules.attention")
     monkeypatch.syspath_prepend(str(STANDINS))
-    forget_packages()
+    real = take_packages_away()
     for name, backend in BACKENDS.items():
         if backend.module:
             limits = dataclasses.replace(backend.limits, devices=None)
@@ -45,7 +45,9 @@ def anywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     probe.forget()
     yield
     probe.forget()
-    forget_packages()
+    take_packages_away()
+    # Their operators are registered, and registering them a second time is an error.
+    sys.modules.update(real)
 
 
 def run_with(backend: str, **settings: Any) -> Any:
