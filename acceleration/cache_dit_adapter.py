@@ -8,6 +8,7 @@ Importing the library costs seconds, so it happens at first use.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
 import os
@@ -49,15 +50,37 @@ def _library() -> Any:
     # The library attaches stdout handlers to its loggers on import; its level is read only once.
     os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "WARNING")
     try:
+        _hide_broken_xformers()
         import cache_dit
         from cache_dit.caching import cache_contexts
-    except ImportError as error:
+    except Exception as error:  # its imports run other packages, which fail in every way there is
         raise AccelerationError(
-            f"The package cache-dit {version()} is installed but cannot be imported ({error}): run "
-            f"`python -m pip install --upgrade '{REQUIREMENT}' diffusers transformers` with "
-            "ComfyUI's Python and restart ComfyUI."
+            f"The package cache-dit {version()} is installed but cannot be imported "
+            f"({_first_cause(error)}): run `python -m pip install --upgrade '{REQUIREMENT}' "
+            "diffusers transformers` with ComfyUI's Python and restart ComfyUI."
         ) from error
     return cache_dit, cache_contexts
+
+
+@cache
+def _hide_broken_xformers() -> None:
+    """Keep an xformers that cannot be imported from taking diffusers and cache-dit with it.
+
+    Each of its wheels is made for one version of torch. ComfyUI does without one that fails;
+    diffusers, which cache-dit imports, does not (``diffusers/models/attention_processor.py``).
+    """
+    try:
+        importlib.import_module("xformers.ops")
+    except Exception:
+        vars(importlib.import_module("diffusers.utils.import_utils"))["_xformers_available"] = False
+
+
+def _first_cause(error: BaseException) -> str:
+    """What went wrong at the bottom, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def version() -> str | None:
