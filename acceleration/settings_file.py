@@ -19,6 +19,8 @@ from .errors import AccelerationError, shown
 
 MAX_BYTES = 64 * 1024
 """Far more than any settings need."""
+MOST_LEVELS = 20
+"""A section of keys with lists is three."""
 
 ENDINGS = (".yaml", ".yml", ".json")
 
@@ -80,6 +82,16 @@ def _without_duplicates(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     return found
 
 
+def _require_shallow(data: Any) -> None:
+    """Raise RecursionError as the parsers do, which differ in how deep they go."""
+    level: list[Any] = [[data]]
+    for _ in range(MOST_LEVELS):
+        values = [v.values() if isinstance(v, dict) else v for v in level]
+        level = [v for some in values for v in some if isinstance(v, (dict, list))]
+    if level:
+        raise RecursionError
+
+
 def parse(data: bytes, name: str) -> Any:
     """The plain data of a file.
 
@@ -103,8 +115,11 @@ def parse(data: bytes, name: str) -> Any:
     try:
         text = data.decode("utf-8-sig")
         if name.lower().endswith(".json"):
-            return json.loads(text, object_pairs_hook=_without_duplicates)
-        return yaml.load(text, Loader=_Loader)
+            data = json.loads(text, object_pairs_hook=_without_duplicates)
+        else:
+            data = yaml.load(text, Loader=_Loader)
+        _require_shallow(data)
+        return data
     except UnicodeDecodeError as error:
         raise AccelerationError(
             f"{name} is not a text in UTF-8 (byte {error.start}): save it as UTF-8."
