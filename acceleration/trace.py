@@ -113,7 +113,7 @@ def break_down(events: Iterable[Event]) -> Breakdown:
     host = _HostTime(window)
     for thread in {(e["pid"], e["tid"]) for e in ranges}:
         host.walk([e for e in spans if (e["pid"], e["tid"]) == thread])
-    device = [e for e in spans if e.get("cat") in DEVICE_WORK]
+    device = _launched_within(window, spans)
     if device:
         parts, total = _device_parts(device, host, window)
     else:
@@ -125,6 +125,22 @@ def break_down(events: Iterable[Event]) -> Breakdown:
         parts={name: parts.get(name, 0.0) / 1000 for name in PARTS},
         operations=sorted(host.operations.values(), key=lambda o: -o.ms),
     )
+
+
+def _launched_within(window: tuple[float, float], spans: Sequence[Event]) -> list[Event]:
+    """Work of the device, without what was launched before or after the window."""
+    outside = {
+        _correlation(e)
+        for e in spans
+        if e.get("cat") in LAUNCHES and not window[0] <= e["ts"] <= window[1]
+    } - {None}
+    return [e for e in spans if e.get("cat") in DEVICE_WORK and _correlation(e) not in outside]
+
+
+def _correlation(event: Event) -> int | None:
+    """What a launch and the work that it launched have in common."""
+    found: int | None = event.get("args", {}).get("correlation")
+    return found
 
 
 def _is_range(event: Event, kind: str = "") -> bool:
@@ -198,7 +214,7 @@ class _HostTime:
             return _Open(end, part, parent.inside or model, part or GAPS, None)
         if event["cat"] in LAUNCHES:
             opened = _Open(end, parent.part, parent.inside, parent.own, parent.operation)
-            correlation = event.get("args", {}).get("correlation")
+            correlation = _correlation(event)
             if correlation is not None:
                 self.launched[correlation] = opened
             return opened
@@ -217,7 +233,8 @@ def _device_parts(
     parts: dict[str, float] = {}
     end = max(window[1], max(e["ts"] + e["dur"] for e in work))
     for event in work:
-        launch = host.launched.get(event.get("args", {}).get("correlation"))
+        correlation = _correlation(event)
+        launch = None if correlation is None else host.launched.get(correlation)
         part = _device_part(event, launch)
         parts[part] = parts.get(part, 0.0) + event["dur"]
         if launch is not None and launch.operation is not None:

@@ -110,7 +110,9 @@ def test_the_trace_is_json_with_the_ranges_and_operators_expected(output: Path) 
     found = report.as_dict()["breakdown"]
     assert found["evaluations"] == 3
     parts = {part["name"]: part["ms"] for part in found["parts"]}
-    assert sum(parts.values()) == pytest.approx(found["total_ms"], rel=1e-6)
+    # Kernels on a device may overlap, and their times are rounded to a nanosecond each.
+    rounding = 1e-6 if found["measured_on"] == "CPU" else 1e-2
+    assert sum(parts.values()) == pytest.approx(found["total_ms"], rel=rounding)
     assert all(parts[name] > 0 for name in ("attention", "linear", "norm", "sampler", "gaps"))
     assert parts["caching decisions"] == 0
     saved = json.loads((output / "profile" / "run_00001_steps.json").read_text())

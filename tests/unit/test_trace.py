@@ -77,6 +77,7 @@ def test_on_a_gpu_kernels_count_for_what_launched_them() -> None:
             launch(1085, 4),  # in the block, outside any operator, as Triton does
             launch(1086, 5),
             launch(1112, 6),  # between evaluations
+            launch(1310, 7),  # behind the last one: the sampler's, not the model's
             event("kernel", "ampere_sgemm", 1040, 1060, correlation=1),
             event("kernel", "some_product", 1060, 1090, correlation=2),
             event("gpu_memcpy", "Memcpy DtoH (Device -> Pageable)", 1090, 1094, correlation=3),
@@ -84,6 +85,7 @@ def test_on_a_gpu_kernels_count_for_what_launched_them() -> None:
             event("gpu_memcpy", "Memcpy HtoD (Pinned -> Device)", 1050, 1100, correlation=5),
             event("kernel", "elementwise", 1150, 1160, correlation=6),
             event("kernel", "elementwise", 1210, 1220, correlation=99),
+            event("kernel", "elementwise", 1320, 1330, correlation=7),
             event("gpu_user_annotation", "dit_acceleration: evaluation 2", 1040, 1220),
         ]
     )
