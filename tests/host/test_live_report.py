@@ -99,8 +99,9 @@ def test_a_run_fills_the_strip_and_ends_with_its_sentence(
         check_numbers(event)
         assert event["node"] == workflow.apply
     counts = [event["computed"] + event["skipped"] for event in events]
-    assert counts == sorted(counts) and len(counts) > 2
     *before, last = events
+    # One after the first evaluation, one at the end, and in between as many as there is time for.
+    assert counts == sorted(counts) and len(counts) > (2 if last["seconds"] > 0.5 else 1)
     assert {event["outcome"] for event in before} == {"running"}
     assert last["outcome"] == "finished"
     assert counts[-1] == last["steps"] == STEPS

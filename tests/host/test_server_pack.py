@@ -168,7 +168,7 @@ def test_threshold_zero_changes_no_bit(workflow: Workflow) -> None:
 def test_cancel_in_mid_run_leaves_no_trace(server: Server, workflow: Workflow) -> None:
     prompt, seed = workflow.prompts[2], 3
     _, before = workflow.pair(prompt, seed, CFG, STEPS, {})
-    long = workflow.filled(prompt, seed + 1, CFG, 2000)
+    long = workflow.filled(prompt, seed + 1, CFG, 10_000)
     baseline = next(key for key in find(long, "KSampler") if key not in workflow.accelerated)
     long[baseline]["inputs"]["steps"] = 1
     running = server.submit(long)
