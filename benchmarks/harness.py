@@ -254,14 +254,20 @@ def processor() -> str:
     return name[1] if name else platform.processor() or platform.machine()
 
 
-def write(path: Path, data: Mapping[str, Any]) -> None:
-    """Write results as JSON, one row a line so that changes are easy to review."""
+def write(path: Path, data: Mapping[str, Any], tell: bool = True) -> None:
+    """Write results as JSON, one row a line so that changes are easy to review.
+
+    Whoever is stopped meanwhile leaves the earlier file.
+    """
     rows = ",\n    ".join(json.dumps(row) for row in data["rows"])
     rest = {key: value for key, value in data.items() if key != "rows"}
     head = json.dumps(rest, indent=2)[:-2]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'{head},\n  "rows": [\n    {rows}\n  ]\n}}\n', encoding="utf-8")
-    say(f"Wrote {path}")
+    part = path.with_suffix(".part")
+    part.write_text(f'{head},\n  "rows": [\n    {rows}\n  ]\n}}\n', encoding="utf-8")
+    part.replace(path)
+    if tell:
+        say(f"Wrote {path}")
 
 
 def rounded(row: Mapping[str, Any], digits: int = 4) -> dict[str, Any]:

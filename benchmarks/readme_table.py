@@ -8,20 +8,23 @@ file is not up to date.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+# Also where another script loads this file by its path.
+sys.path.append(str(Path(__file__).resolve().parent))
+
+from readme_full_size import full_size, full_size_brief
+from readme_markdown import NONE, Rows, load, machine, markdown
+
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 FILES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 SAMPLER, DEFAULT = "euler", "R 0.24 MC 3"
 # Tables that other scripts write.
 ELSEWHERE = ("families", "presets", "environment")
-NONE = "–"
 
 VIDEO_FORECASTS = {
     "hold": "hold",
@@ -30,7 +33,6 @@ VIDEO_FORECASTS = {
     "blend": "blend",
 }
 
-Rows = Sequence[Mapping[str, Any]]
 FORECASTS = {
     "none": "hold",
     "taylorseer 1": "TaylorSeer 1",
@@ -40,29 +42,6 @@ FORECASTS = {
     "trajectory 2": "trajectory 2",
     "blend": "blend",
 }
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """A markdown table whose first columns are texts; the numbers after them go to the right."""
-    rule = ["---"] * texts + ["---:"] * (len(columns) - texts)
-    return "\n".join("| " + " | ".join(line) + " |" for line in [columns, rule, *rows])
-
-
-def load(name: str) -> dict[str, Any]:
-    """One file of results."""
-    data: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return data
-
-
-def machine(data: Mapping[str, Any]) -> str:
-    """Where and with what figures were measured."""
-    e = data["environment"]
-    device = e["processor"] if e["device"] == "CPU" else e["device"]
-    threads = f"{e['threads']} thread{'' if e['threads'] == 1 else 's'}"
-    return (
-        f"Measured on {e['date']}: {device}, {threads}, {e['system']}, ComfyUI "
-        f"{e['comfyui']}, torch {e['torch']}, cache-dit {e['cache_dit']}."
-    )
 
 
 def each_cfg(rows: Rows, key: str, form: str) -> str:
@@ -335,6 +314,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "performance": performance,
     "target": target,
     "memory": memory,
+    "full-size": full_size,
+    "full-size-brief": full_size_brief,
 }
 
 

@@ -1,0 +1,37 @@
+"""What every table of the READMEs is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+NONE = "–"
+
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """A markdown table whose first columns are texts; the numbers after them go to the right."""
+    rule = ["---"] * texts + ["---:"] * (len(columns) - texts)
+    return "\n".join("| " + " | ".join(line) + " |" for line in [columns, rule, *rows])
+
+
+def load(name: str) -> dict[str, Any]:
+    """One file of results."""
+    data: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return data
+
+
+def machine(data: Mapping[str, Any]) -> str:
+    """Where and with what figures were measured."""
+    e = data["environment"]
+    device = e["processor"] if e["device"] == "CPU" else e["device"]
+    threads = f"{e['threads']} thread{'' if e['threads'] == 1 else 's'}"
+    return (
+        f"Measured on {e['date']}: {device}, {threads}, {e['system']}, ComfyUI "
+        f"{e['comfyui']}, torch {e['torch']}, cache-dit {e['cache_dit']}."
+    )
