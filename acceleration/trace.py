@@ -123,7 +123,11 @@ def break_down(events: Iterable[Event]) -> Breakdown:
         total_ms=total / 1000,
         on_device=bool(device),
         parts={name: parts.get(name, 0.0) / 1000 for name in PARTS},
-        operations=sorted(host.operations.values(), key=lambda o: -o.ms),
+        operations=sorted(
+            # Next to times of the GPU those of the processor would mean something else.
+            (o for o in host.operations.values() if o.device_ms or not device),
+            key=lambda o: -o.ms,
+        ),
     )
 
 

@@ -105,6 +105,7 @@ def test_on_a_gpu_kernels_count_for_what_launched_them() -> None:
     operations = {o.name: o for o in found.operations}
     assert operations["aten::addmm"].device_ms == pytest.approx(0.02)
     assert operations["aten::mm"].device_ms == pytest.approx(0.03)
+    assert "aten::add" not in operations, "it had the device do nothing"
 
 
 @pytest.mark.parametrize(
