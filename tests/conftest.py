@@ -66,27 +66,27 @@ def exact_float32() -> None:
 
 @pytest.fixture(scope="session", autouse=ON_GPU)
 def undisturbed_loading() -> Iterator[None]:
-    """The garbage collector rests while the host makes room on a device.
+    """The garbage collector rests while the host makes room on a device and loads.
 
     The host walks its list of models by index there, and a model that the collector finds just then
     takes itself off that list. What a caught error refers to lives until the collector comes by.
     """
     import comfy.model_management as management
 
-    free_memory = management.free_memory
+    load = management.load_models_gpu
 
-    def undisturbed(*args: Any, **kwargs: Any) -> Any:
+    def undisturbed(*args: Any, **kwargs: Any) -> None:
         collects = gc.isenabled()
         gc.disable()
         try:
-            return free_memory(*args, **kwargs)
+            load(*args, **kwargs)
         finally:
             if collects:
                 gc.enable()
 
-    management.free_memory = undisturbed
+    management.load_models_gpu = undisturbed
     yield
-    management.free_memory = free_memory
+    management.load_models_gpu = load
 
 
 def host_version() -> str:
