@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..calibration import Calibration
 from ..errors import AccelerationError
@@ -19,15 +22,25 @@ def checkpoint_identity(network: Any) -> str:
     """A fingerprint of a network's weights that LoRA does not change.
 
     Only vectors (norms, biases) are looked at: few LoRA formats touch them, they are small, and
-    training always moves them.
+    training always moves them. They are taken in the dtype that the model computes them in: where
+    the host pages weights in as they are used, a parameter has the file's dtype until then.
     """
     network = getattr(network, "_orig_mod", network)
     digest = hashlib.sha256(f"{type(network).__module__}.{type(network).__qualname__}".encode())
-    vectors = sorted((n, p) for n, p in network.named_parameters() if p.ndim == 1)
+    vectors = sorted(_vectors(network))
     for name, parameter in vectors[:: max(len(vectors) // 32, 1)]:
-        values = parameter.detach()[:64].float().cpu().numpy()
+        values = parameter[:64].float().cpu().numpy()
         digest.update(f"{name}{tuple(parameter.shape)}".encode() + values.tobytes())
     return digest.hexdigest()[:24]
+
+
+def _vectors(network: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    for path, module in network.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim == 1:
+                # The host notes this dtype on every module that it makes.
+                dtype = getattr(module, f"{name}_comfy_model_dtype", None) or parameter.dtype
+                yield f"{path}.{name}".removeprefix("."), parameter.detach().to(dtype)
 
 
 def calibration_file(identity: str) -> Path:

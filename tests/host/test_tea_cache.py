@@ -173,6 +173,17 @@ def test_calibrate_then_teacache_finds_it(tmp_path: Path, monkeypatch: pytest.Mo
     assert host.calibrated_fit(other.model.diffusion_model) is None
 
 
+def test_a_checkpoint_is_known_before_the_host_has_fetched_its_weights() -> None:
+    """Paged weights have the dtype of the file, here float32, until the model works in bfloat16."""
+    from dit_acceleration_pack.acceleration import host
+
+    network = tm.make_model("flux2", torch.bfloat16).model.diffusion_model
+    used = host.checkpoint_identity(network)
+    for parameter in network.parameters():
+        parameter.data = parameter.data.float() * (1 + 1e-4)  # rounds to what it was
+    assert host.checkpoint_identity(network) == used
+
+
 @pytest.mark.parametrize(("threshold", "cfg"), [(0.2, 1.0), (0.6, 1.0), (1.5, 3.0)])
 def test_the_same_evaluations_are_skipped_as_by_hand(threshold: float, cfg: float) -> None:
     """The published recurrence on recorded inputs, written out here a second time."""
