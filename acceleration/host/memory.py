@@ -53,7 +53,7 @@ class HostMemory:
         free = comfy.model_management.get_free_memory(device)
         if device.type == "cpu":
             return int(CPU_SHARE * free)
-        if _pages_weights(self._patcher):
+        if pages_weights(self._patcher):
             # Idle weights of other models make way on demand; those of this one should stay.
             evictable = self._patcher.get_free_memory(device) - self._patcher.loaded_size()
             free = max(free, evictable)
@@ -126,7 +126,8 @@ class HostMemory:
         return needed + transient if taken + needed + transient <= total else transient
 
 
-def _pages_weights(patcher: Any) -> bool:
+def pages_weights(patcher: Any) -> bool:
+    """Whether the host fetches weights as they are used (DynamicVRAM, its default on NVIDIA)."""
     is_dynamic = getattr(patcher, "is_dynamic", None)
     return is_dynamic is not None and bool(is_dynamic())
 

@@ -20,12 +20,18 @@ from .caching import KEY
 from .levers import COMPILE_KEY, Lever, lever_of, put, require_model, without
 from .live import LiveNode
 from .locking import SwitchedOff, attach_lossy
+from .memory import pages_weights
 from .model import structure_of
 
 log = logging.getLogger("dit_acceleration")
 
 PERFORMANCE_KEY = "dit_acceleration.performance"
 NAME = "Performance Mode"
+
+PAGED = (
+    "ComfyUI fetches them as they are used and keeps them while there is room (dynamic VRAM): left "
+    "to it"
+)
 
 
 class PerformanceAttachment:
@@ -60,6 +66,10 @@ class PerformanceAttachment:
             return executor(model, *args, **kwargs)
         if model.load_device.type == "cpu":
             self._weights = "the model runs on the CPU, where nothing is moved"
+            return executor(model, *args, **kwargs)
+        if pages_weights(model):
+            # The host's loader takes neither of the two wishes below from such a model.
+            self._weights = PAGED
             return executor(model, *args, **kwargs)
         found = residency.decide(mode, memory_of(model), _resident_gb(structure_of(model)))
         self._weights = found.why

@@ -153,6 +153,26 @@ def test_the_host_is_asked_through_its_own_arguments(
     assert seen == asked
 
 
+@pytest.mark.parametrize("mode", ["auto", "speed", "memory"])
+def test_paged_weights_are_left_to_the_host_and_the_report_says_so(mode: str) -> None:
+    """A stand-in for the host's dynamic patcher, whose loading takes no wishes."""
+    from dit_acceleration_pack.acceleration import host
+
+    model = performance(tm.make_model("flux"), mode=mode, approximation="off")
+    lever = host.lever_of(model, "dit_acceleration.performance")
+    asked: list[dict[str, Any]] = []
+
+    class Paged:
+        load_device = torch.device("cuda:0")
+
+        def is_dynamic(self) -> bool:
+            return True
+
+    lever.prepare_sampling(lambda *args, **kwargs: asked.append(kwargs), Paged(), None, {})
+    assert asked == [{}]
+    assert "dynamic VRAM" in lever._decisions("")["weights"]
+
+
 def test_locked_by_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIT_ACCEL_LOCK_LOSSY", "1")
     model = tm.make_model("flux")
