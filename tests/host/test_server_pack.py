@@ -106,7 +106,8 @@ def test_server_lists_the_nodes_and_their_inputs(server: Server) -> None:
 
 def test_log_of_the_server_has_no_error_of_ours(server: Server, environment: Environment) -> None:
     server.object_info()
-    log = server.log_text()
+    # Prompts of other tests, run before this one by chance, are made to fail.
+    log = server.log_text().partition("got prompt")[0]
     for name in environment.packs:
         told = [line for line in log.splitlines() if name in line and "Skipping" not in line]
         assert not [line for line in told if "FAILED" in line or "rror" in line], told
