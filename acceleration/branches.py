@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from .corrector import Corrector
 from .forecast import Forecast, make_forecast
 from .policies import Policy, RunInfo, Technique
 from .report import RunReport
@@ -42,6 +43,7 @@ class Branch:
     label: str
     device: torch.device
     forecast: Forecast
+    corrector: Corrector | None = None
     policy: Policy | None = None
     position: float | None = None
     shape: torch.Size | None = None
@@ -51,9 +53,10 @@ class Branch:
 class Branches:
     """The branches of one run, by their identity. Threads of several devices may use it."""
 
-    def __init__(self, technique: Technique, memory: Memory) -> None:
+    def __init__(self, technique: Technique, memory: Memory, corrects: bool = False) -> None:
         self._technique = technique
         self._memory = memory
+        self._corrects = corrects
         self._lock = threading.RLock()
         self._branches: dict[Hashable, Branch] = {}
         self._policies: dict[tuple[torch.device, int], Policy] = {}
@@ -76,6 +79,7 @@ class Branches:
                 self._store.expected_tensors = self.expected_tensors // together
                 self._named += 1
                 branch = Branch(f"branch-{self._named}", label, device, self.new_forecast())
+                branch.corrector = Corrector() if self._corrects else None
                 self._branches[key] = branch
             return branch
 
@@ -136,6 +140,7 @@ class Branches:
             for branch in self._branches.values():
                 if branch.device == device:
                     branch.forecast, branch.policy = self.new_forecast(), None
+                    branch.corrector = None
             for key in [key for key in self._policies if key[0] == device]:
                 self._policies.pop(key).close()
 
@@ -163,7 +168,8 @@ class Branches:
         with self._lock:
             branches = [b for b in self._branches.values() if device in (None, b.device)]
             policies = [p for (d, _), p in self._policies.items() if device in (None, d)]
-        holders: list[Any] = [*(b.forecast for b in branches), *policies]
+        correctors = [b.corrector for b in branches if b.corrector is not None]
+        holders: list[Any] = [*(b.forecast for b in branches), *correctors, *policies]
         return [tensor for holder in holders for tensor in holder.tensors()]
 
     def _note(self) -> None:

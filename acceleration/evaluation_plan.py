@@ -13,17 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 HEAD = 2
-"""Evaluations computed at the start, where a forecast has nothing to go by."""
+"""Evaluations computed at the start, where a forecast has nothing to go by and nothing that it gets
+wrong is given back later; with a corrector the first alone is enough."""
 
-START, START_WIDTH = 12.0, 0.3
-END, END_WIDTH = 5.0, 0.06
+START, START_WIDTH = 4.0, 0.15
+END, END_WIDTH = 1.0, 0.15
 """Extra density at both ends and its width as a share of the schedule. Tuned on the demo models,
 8 pictures a trial; neighbouring values differ by about 1 dB, which is what two sets of seeds do."""
 
 TAIL = 0.5
 """Intervals left between the last evaluation that is planned freely and the last of all."""
 
-LAST_WORTH = 0.4
+LAST_WORTH = 0.35
 """Share of an evaluation that the density gives the last step, from which one is kept for it."""
 
 SPREAD = 1.25
@@ -57,7 +58,7 @@ def density(fraction: float) -> float:
     return 1.0 + start + END * math.exp(-(1.0 - fraction) / END_WIDTH)
 
 
-STRETCH = 0.5
+STRETCH = 0.6
 """How much the width of a step in noise counts: 1 spreads evaluations over noise, 0 over steps. On
 the video demo model, whose schedule is shifted by 8, 0 loses to fewer steps and 1 is worse too."""
 
@@ -99,12 +100,15 @@ class EvaluationPlan:
         Name of the sampler function, for how many evaluations a step has.
     first
         The step at which this branch begins; what lies before is not its own.
+    corrected
+        Whether computed evaluations give back what skipped ones got wrong, see ``corrector``.
     """
 
     density: Sequence[float]
     share: float
     sampler: str = ""
     first: int = 0
+    corrected: bool = False
     computed: int = 0
     seen: int = 0
     _passed: list[float] = field(default_factory=list)
@@ -155,7 +159,8 @@ class EvaluationPlan:
         self._passed.append(self.density[step] * self._weight(change))
         coming = self._left(step)
         budget = self.share * (self.seen - 1 + len(coming)) - self.computed
-        if self.seen <= min(HEAD, round(budget) + self.computed):
+        head = 1 if self.corrected else HEAD
+        if self.seen <= min(head, round(budget) + self.computed):
             return True
         if int(budget + 0.5) >= len(coming):
             return True
@@ -163,7 +168,7 @@ class EvaluationPlan:
         free = budget - self._keeps_last
         if free < 0.5:
             return False
-        unit = _level([*self._passed, *ahead], free + TAIL)
+        unit = _level([*self._passed, *ahead], free + (0.0 if self._keeps_last else TAIL))
         filled = sum(min(1.0, one / unit) for one in self._passed)
         # To the nearest evaluation, not to the one after the interval is full.
         return filled + min(1.0, self._passed[-1] / unit) / 2 >= 1.0

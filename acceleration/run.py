@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from .branches import Branch, Branches, Memory
+from .corrector import SAMPLERS
 from .errors import AccelerationError
 from .evaluation import BlockPlan, Evaluation, TapPoint
 from .families import Structure, Tap, describe
@@ -52,6 +53,8 @@ class Call:
     label: str
     """Name of the branch for people."""
     device: torch.device
+    sample: torch.Tensor | None = None
+    """The noisy latents that are evaluated, ``[B, C, …]``; the output is their denoised version."""
     mark: Mark = unmarked
     """Shows parts of our own work to a profiler."""
     conds: int = 1
@@ -132,7 +135,7 @@ class SamplingRun:
         self._window = sigma_window
         self._lock = threading.RLock()
         self.memory = memory
-        self._branches = Branches(technique, memory)
+        self._branches = Branches(technique, memory, technique.corrector and sampler in SAMPLERS)
         self._targets: dict[int, Target] = {}
         self._spans: list[tuple[EvaluationRecord, Span]] = []
         self._reading: SigmaReading | None = None
@@ -209,6 +212,7 @@ class SamplingRun:
         branch = self._branches.find(call.key, call.label, call.device, call.conds)
         place = Place(self._schedule, self._read_sigma(call.sigma), branch)
         output, outcome = self._run(call, branch, place)
+        output = self._corrected(call, branch, place, output, outcome.reuse)
         record = EvaluationRecord(
             place.step,
             place.position,
@@ -305,6 +309,25 @@ class SamplingRun:
             if dropped is None:
                 raise
             self._stop_caching(call, dropped)
+
+    def _corrected(
+        self, call: Call, branch: Branch, place: Place, output: Any, skipped: bool
+    ) -> Any:
+        """The output with what earlier skipped evaluations got wrong given back."""
+        corrector, sample = branch.corrector, call.sample
+        if corrector is None or not isinstance(output, torch.Tensor) or sample is None:
+            return output
+        if self._blocked_for_run is not None or sample.shape != output.shape:
+            return output
+        target = self._schedule.target_of(place.position)
+        if target is None:
+            corrector.forget()
+            return output
+        with call.mark("correction"):
+            if skipped:
+                corrector.skipped(place.sigma, target, sample, output)
+                return output
+            return corrector.computed(place.sigma, target, sample, output)
 
     def _blocked(self, branch: Branch, shape: torch.Size, must_run: bool) -> str | None:
         if must_run:

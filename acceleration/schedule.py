@@ -59,6 +59,11 @@ class Schedule:
         """Index of the step that a position belongs to, ``0 … steps - 1``."""
         return min(int(position + 1e-6), max(self.steps - 1, 0))
 
+    def target_of(self, position: float) -> float | None:
+        """The sigma that the step beginning at ``position`` leads to; None between two steps."""
+        step = self.step_of(position)
+        return self.sigmas[step + 1] if self.steps and position == step else None
+
     def _search(self, sigma: float, begin: int) -> float | None:
         for i in range(begin, self.steps):
             here, ahead = self.sigmas[i], self.sigmas[i + 1]

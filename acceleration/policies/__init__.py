@@ -96,6 +96,8 @@ class Technique(Protocol):
     residual_device: str
     start_percent: float
     end_percent: float
+    corrector: bool
+    """Whether computed evaluations give back what skipped ones got wrong."""
 
     def check(self, structure: Structure) -> None:
         """Raise AccelerationError if the settings do not fit this model."""

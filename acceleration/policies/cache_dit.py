@@ -168,6 +168,7 @@ class CacheDiT:
         self.residual_device = settings.residual_device
         self.start_percent = settings.start_percent
         self.end_percent = settings.end_percent
+        self.corrector = False
 
     def check(self, structure: Structure) -> None:
         check_forecast(self.name, self.calibrator, structure)

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
+from ..corrector import SAMPLERS
 from ..errors import AccelerationError
 from ..evaluation_plan import EvaluationPlan, densities
 from ..families import Structure, Tap
 from ..report import RunReport
+from ..signals import thinned
 from . import Decision, RunInfo
 from .recording import relative_change
 
@@ -25,16 +27,26 @@ FEWEST_COMPUTED = 5
 """A preset computes at least as many steps: below, fewer steps are about as good."""
 
 
+PER_PROMPT = ("time", "t_embed", "guidance", "vector", "y_embed", "text", "txt", "context", "cap_")
+"""In names of modules outside the blocks: they work on a prompt or a time, a few tokens at most."""
+
+
 def skipped_cost(structure: Structure, network: Any) -> float:
     """What a skipped evaluation costs, as a share of a computed one.
 
-    Estimated from the parameters that are still used: those of the first block and of everything
-    outside the blocks. Parameters are counted, not timed, so that a run can be repeated.
+    Estimated from the parameters that are still used on every token: those of the first block and
+    of what is outside the blocks. They are counted, not timed, so that a run can be repeated.
     """
     blocks = [block for _, block in structure.blocks(network)]
-    skippable = sum(p.numel() for block in blocks[FIRST_BLOCKS:] for p in block.parameters())
-    total = sum(p.numel() for p in network.parameters())
-    return 1.0 - skippable / total if total else 0.0
+    size = [sum(p.numel() for p in block.parameters()) for block in blocks]
+    inside = {id(p) for block in blocks for p in block.parameters()}
+    outside = sum(
+        p.numel()
+        for name, p in network.named_parameters()
+        if id(p) not in inside and not any(part in name for part in PER_PROMPT)
+    )
+    total = sum(size) + outside
+    return 1.0 - sum(size[FIRST_BLOCKS:]) / total if total else 0.0
 
 
 def share_for(speedup: float, cost: float) -> float:
@@ -65,7 +77,9 @@ class PlannedPolicy:
         plan = self._plans.get(branch)
         if plan is None:
             density = densities(self._info.schedule.sigmas)
-            plan = EvaluationPlan(density, self._share, self._info.sampler, first=step)
+            sampler = self._info.sampler
+            corrected = sampler in SAMPLERS
+            plan = EvaluationPlan(density, self._share, sampler, step, corrected)
             self._plans[branch] = plan
         change = self._change(branch, signal)
         wanted = plan.wants(step, change)
@@ -77,7 +91,7 @@ class PlannedPolicy:
 
     def _change(self, branch: str, signal: torch.Tensor) -> float | None:
         """``mean|r - r'| / mean|r'|`` against the evaluation before, skipped or not."""
-        before = self._signals.get(branch)
+        before, signal = self._signals.get(branch), thinned(signal)
         self._signals[branch] = signal
         if before is None or before.shape != signal.shape:
             return None
@@ -124,6 +138,7 @@ class Planned:
     name = "Performance Mode"
     calibrator = "blend"
     taylorseer_order = 1
+    corrector = True
     start_percent = 0.0
     end_percent = 1.0
 

@@ -77,6 +77,7 @@ class Recorder:
     residual_device = "auto"
     start_percent = 0.0
     end_percent = 1.0
+    corrector = False
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording

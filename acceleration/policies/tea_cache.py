@@ -136,6 +136,7 @@ class TeaCache:
         self.residual_device = settings.residual_device
         self.start_percent = settings.start_percent
         self.end_percent = settings.end_percent
+        self.corrector = False
 
     def check(self, structure: Structure) -> None:
         check_forecast(self.name, self.calibrator, structure)
