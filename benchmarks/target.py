@@ -8,15 +8,20 @@ matter, and is compared with the full run in bfloat16. The rivals use the last r
 by default, and Cache-DiT's thresholds once more with the forecast that the target uses.
 
 Rows are written as they come, so `--resume` goes on after an interruption. A busy machine does no
-harm: nothing is timed.
+harm: nothing is timed, and `--jobs` shares the work among as many processes of one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +37,9 @@ TEACACHE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 EASYCACHE = (0.05, 0.1, 0.2, 0.3)
 LIMITS = {0.06: 2, 0.12: 2, 0.18: 3, 0.24: 3, 0.32: 4, 0.40: 4, 0.50: 6, 0.60: 6}
 """``max_continuous_cached_steps`` that goes with a threshold."""
+
+
+KINDS = ("target", "plain", "SCM", "DBCache", "DBCache, blend", "TeaCache", "EasyCache")
 
 
 @dataclass(frozen=True)
@@ -202,7 +210,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samplers", nargs="+", default=["euler", "dpmpp_2m", "heun", "res_multistep"]
     )
-    parser.add_argument("--targets-only", action="store_true", help="without the rivals")
+    parser.add_argument(
+        "--kinds", nargs="+", default=list(KINDS), choices=KINDS, help="plain needs target"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="processes: %(default)s")
     parser.add_argument("--resume", action="store_true", help="keep rows of the output file")
     parser.add_argument("--output", type=Path, default=harness.RESULTS / "target.json")
 
@@ -215,14 +226,63 @@ def main(options: argparse.Namespace, environment: Any) -> int:
     }
     if options.resume and options.output.exists():
         data["rows"] = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
+    if options.jobs > 1:
+        share_out(data, options)
+        harness.write(options.output, data)
+        return 0
     bench = TargetBench(options.prompts, options.seeds)
-    if not options.targets_only:
+    if "EasyCache" in options.kinds:
         count_easycache(bench)
     for steps in options.steps:
         for sampler in options.samplers:
             measure_all(bench, data, steps, sampler, options)
             harness.write(options.output, data)
     return 0
+
+
+def share_out(data: dict[str, Any], options: argparse.Namespace) -> None:
+    """Measure every schedule and kind in a process of its own, the longest first."""
+    shares = [("target", "plain"), *((kind,) for kind in KINDS[2:])]
+    tasks = [
+        (steps, sampler, kinds)
+        for steps in sorted(options.steps, reverse=True)
+        for sampler in sorted(options.samplers, key=lambda s: s != "heun")
+        for share in shares
+        if (kinds := [kind for kind in share if kind in options.kinds])
+    ]
+
+    def measure(task: tuple[int, str, list[str]]) -> list[dict[str, Any]]:
+        steps, sampler, kinds = task
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder) / "rows.json"
+            command = [
+                sys.executable, __file__, "--steps", str(steps), "--samplers", sampler,
+                "--kinds", *kinds, "--prompts", str(options.prompts), "--seeds", str(options.seeds),
+                "--output", str(output),
+            ]  # fmt: skip
+            for name in ("comfyui", "python"):
+                if getattr(options, name):
+                    command += [f"--{name}", str(getattr(options, name))]
+            one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+            subprocess.run(command, env=one_thread, stdout=subprocess.DEVNULL, check=True)
+            rows: list[dict[str, Any]] = json.loads(output.read_text(encoding="utf-8"))["rows"]
+        say(f"{steps} steps, {sampler}: {', '.join(kinds)}")
+        return rows
+
+    known = {identity(row) for row in data["rows"]}
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for rows in pool.map(measure, tasks):
+            data["rows"] += [row for row in rows if identity(row) not in known]
+    order = [(steps, sampler) for steps in options.steps for sampler in options.samplers]
+    place = {schedule: i for i, schedule in enumerate(order)}
+    data["rows"].sort(
+        key=lambda r: (place.get((r["steps"], r["sampler"]), -1), KINDS.index(r["kind"]))
+    )
+
+
+def identity(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What a row is about."""
+    return tuple(row[name] for name in ("steps", "sampler", "kind", "name"))
 
 
 def measure_all(
@@ -240,14 +300,15 @@ def measure_all(
     def here() -> list[dict[str, Any]]:
         return [r for r in rows if (r["steps"], r["sampler"]) == (steps, sampler)]
 
-    for target in TARGETS:
-        add(Way("target", f"{target:g}", target))
-    if options.targets_only:
-        return
-    for plain in plain_steps(here(), steps):
-        add(Way("plain", f"{plain}", plain))
+    if "target" in options.kinds:
+        for target in TARGETS:
+            add(Way("target", f"{target:g}", target))
+    if "plain" in options.kinds:
+        for plain in plain_steps(here(), steps):
+            add(Way("plain", f"{plain}", plain))
     for way in rivals():
-        add(way)
+        if way.kind in options.kinds:
+            add(way)
     harness.write(options.output, data)
 
 
