@@ -61,6 +61,10 @@ def _check_shared(settings: CacheDiTSettings | TeaCacheSettings) -> None:
         f"taylorseer_order is {settings.taylorseer_order}: choose 1 or 2.",
     )
     _require_choice("residual_device", settings.residual_device, RESIDUAL_DEVICES)
+    _require(
+        isinstance(settings.corrector, bool),
+        f"corrector is {shown(settings.corrector)}: it must be true or false.",
+    )
     start, end = settings.start_percent, settings.end_percent
     _require(
         0.0 <= start < end <= 1.0,
@@ -87,6 +91,7 @@ class TeaCacheSettings:
     start_percent: float = 0.0
     end_percent: float = 1.0
     residual_device: str = "auto"
+    corrector: bool = False
 
     def __post_init__(self) -> None:
         _require(
@@ -122,7 +127,9 @@ class CacheDiTSettings:
     """What Apply Cache-DiT was asked to do.
 
     The defaults are SGLang-Diffusion's (Fn 1, Bn 0, W 4, R 0.24, MC 3), the names are those of
-    cache-dit's ``DBCacheConfig`` and ``TaylorSeerCalibratorConfig``.
+    cache-dit's ``DBCacheConfig`` and ``TaylorSeerCalibratorConfig``. ``corrector`` is ours
+    (``acceleration.corrector``), as are ``calibrator``'s further choices, the percents and
+    ``residual_device``.
 
     Raises
     ------
@@ -146,6 +153,7 @@ class CacheDiTSettings:
     residual_device: str = "auto"
     warmup_interval: int = 1
     max_cached_steps: int = -1
+    corrector: bool = False
 
     def __post_init__(self) -> None:
         _require(

@@ -15,7 +15,7 @@ from ..acceleration.settings import (
     SCM_PRESETS,
     CacheDiTSettings,
 )
-from .shared_inputs import config_input, node_id, window_inputs
+from .shared_inputs import config_input, corrector_input, node_id, window_inputs
 
 CATEGORY = "model/acceleration"
 
@@ -42,6 +42,7 @@ class ApplyCacheDiT(io.ComfyNode):
                 *_forecast_inputs(default),
                 *_mask_inputs(default),
                 *window_inputs(default),
+                corrector_input(default),
                 config_input(),
             ],
             outputs=[io.Model.Output(tooltip="The same model, sampling with Cache-DiT.")],

@@ -10,7 +10,7 @@ from ..acceleration import host
 from ..acceleration.environment import settings_for
 from ..acceleration.policies.tea_cache import TeaCache, published_fits
 from ..acceleration.settings import CALIBRATORS, TeaCacheSettings
-from .shared_inputs import config_input, node_id, window_inputs
+from .shared_inputs import config_input, corrector_input, node_id, window_inputs
 
 
 class ApplyTeaCache(io.ComfyNode):
@@ -33,6 +33,7 @@ class ApplyTeaCache(io.ComfyNode):
                 io.Model.Input("model", tooltip="A diffusion transformer such as FLUX or Wan."),
                 *_threshold_inputs(default),
                 *window_inputs(default),
+                corrector_input(default),
                 config_input(),
             ],
             outputs=[io.Model.Output(tooltip="The same model, sampling with TeaCache.")],

@@ -22,6 +22,18 @@ def config_input() -> Any:
     )
 
 
+def corrector_input(default: CacheDiTSettings | TeaCacheSettings) -> Any:
+    """Whether errors are given back; after the other widgets, whose places saved graphs know."""
+    return io.Boolean.Input(
+        "corrector",
+        optional=True,
+        default=default.corrector,
+        tooltip="Gives back, in the next computed step, what skipped steps got wrong: a better "
+        "picture at the same speed, for the memory of two or three latents. Leave off to compare "
+        "with published figures. Samplers it does not know run as without it; the report says so.",
+    )
+
+
 def node_id(node: type[io.ComfyNode]) -> str | None:
     """Id in the graph of the node that is executed; its schema must list the hidden input."""
     return getattr(node.hidden, "unique_id", None)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from ..cache_dit_adapter import require_installed
+from ..corrector import SAMPLERS
 from ..errors import AccelerationError
 from ..families import Structure, Tap
 from ..report import RunReport
@@ -126,3 +127,13 @@ def check_forecast(technique: str, calibrator: str, structure: Structure) -> Non
             f"step and is unusable on a video model ({structure.family.name}): choose taylorseer, "
             "foca or trajectory."
         )
+
+
+def corrector_notices(on: bool, sampler: str) -> list[str]:
+    """The sentence for a run whose sampler the corrector does not know."""
+    if not on or sampler in SAMPLERS:
+        return []
+    return [
+        f"the corrector does not know how {sampler} adds up its steps, so it had no effect; it "
+        f"knows {', '.join(SAMPLERS)}"
+    ]

@@ -14,7 +14,7 @@ from ..families import Structure, Tap
 from ..masks import MIN_STEPS, longest_cached_run, mask_for
 from ..report import RunReport
 from ..settings import CacheDiTSettings
-from . import Decision, RunInfo, check_forecast
+from . import Decision, RunInfo, check_forecast, corrector_notices
 
 # Samplers that add fresh noise in every step, by the names of the host's sampler functions.
 NOISY_SAMPLERS = ("ancestral", "sde", "lcm", "ddpm", "seeds_", "sa_solver")
@@ -168,7 +168,7 @@ class CacheDiT:
         self.residual_device = settings.residual_device
         self.start_percent = settings.start_percent
         self.end_percent = settings.end_percent
-        self.corrector = False
+        self.corrector = settings.corrector
 
     def check(self, structure: Structure) -> None:
         check_forecast(self.name, self.calibrator, structure)
@@ -205,7 +205,7 @@ class CacheDiT:
                 "with scm_policy static the step plan decides alone, so max_cached_steps has no "
                 "effect"
             )
-        return found
+        return found + corrector_notices(self.corrector, info.sampler)
 
     def open(self, info: RunInfo) -> CacheDiTPolicy:
         return CacheDiTPolicy(self.settings, info)

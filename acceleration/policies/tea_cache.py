@@ -20,7 +20,7 @@ from ..families import FAMILIES, Structure, Tap, TeaCacheFit
 from ..families.base import HIDDEN_STATE
 from ..report import RunReport
 from ..settings import TeaCacheSettings
-from . import Decision, RunInfo, check_forecast
+from . import Decision, RunInfo, check_forecast, corrector_notices
 
 # Without a fit the change of the input itself is summed up. A guess, not a published figure.
 RAW = TeaCacheFit("raw", (1.0, 0.0), 0.2)
@@ -136,7 +136,7 @@ class TeaCache:
         self.residual_device = settings.residual_device
         self.start_percent = settings.start_percent
         self.end_percent = settings.end_percent
-        self.corrector = False
+        self.corrector = settings.corrector
 
     def check(self, structure: Structure) -> None:
         check_forecast(self.name, self.calibrator, structure)
@@ -188,7 +188,7 @@ class TeaCache:
         text = f"TeaCache uses {source}"
         if not threshold:
             text += f", with the recommended threshold {fit.threshold:g}"
-        return [text]
+        return [text, *corrector_notices(self.corrector, info.sampler)]
 
     def open(self, info: RunInfo) -> TeaCachePolicy:
         return TeaCachePolicy(self.settings, info, self._fit(info)[0])

@@ -37,6 +37,7 @@ INPUTS = [
     "start_percent",
     "end_percent",
     "residual_device",
+    "corrector",
     "config",
 ]
 SOCKETS = ("model", "config")

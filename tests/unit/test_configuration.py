@@ -94,6 +94,7 @@ def test_values_that_do_not_go_together_are_blamed_on_their_sources() -> None:
         ({"WARMUP": "2.5"}, [BEGIN + "WARMUP", "'2.5'", "whole number"]),
         ({"TAYLORSEER": "maybe"}, [BEGIN + "TAYLORSEER", "'maybe'", "true or false"]),
         ({"TAYLORSEER": "1", "CALIBRATOR": "foca"}, ["TAYLORSEER", "CALIBRATOR", "one forecast"]),
+        ({"CORRECTOR": "half"}, [BEGIN + "CORRECTOR", "'half'", "true or false"]),
         ({"SCM_PRESET": "warp"}, [BEGIN + "SCM_PRESET", "'warp'", "ultra"]),
         ({"SCM_COMPUTE_BINS": "8,3"}, [BEGIN + "SCM_COMPUTE_BINS", "without scm_cache_bins"]),
         ({"RTD": "0.1"}, [BEGIN + "RTD", "'0.1'", "RDT"]),
@@ -194,6 +195,7 @@ ROUND_TRIPS = [
         residual_device="cpu",
         warmup_interval=3,
         max_cached_steps=12,
+        corrector=True,
     ),
     CacheDiTSettings(calibrator="taylorseer", scm_preset="fast"),
     TeaCacheSettings(
@@ -203,6 +205,7 @@ ROUND_TRIPS = [
         max_continuous_cached_steps=0,
         calibrator="trajectory",
         end_percent=0.9,
+        corrector=True,
     ),
     TeaCacheSettings(coefficients="flux-kontext"),
     AttentionSettings(backend="sage", start_percent=0.1, last_block=7, allow_low_precision=True),
@@ -226,7 +229,9 @@ def test_settings_written_to_a_file_are_read_back_equal(settings: Any, name: str
 def test_what_is_saved_loads_in_the_library_itself(tmp_path: Any) -> None:
     from cache_dit.caching.load_configs import load_cache_config
 
-    settings = CacheDiTSettings(max_warmup_steps=7, calibrator="taylorseer", warmup_interval=2)
+    settings = CacheDiTSettings(
+        max_warmup_steps=7, calibrator="taylorseer", warmup_interval=2, corrector=True
+    )
     path = tmp_path / "mine.yaml"
     path.write_text(render(as_data(settings), path.name))
     config, calibrator = load_cache_config(str(path))

@@ -25,6 +25,7 @@ from dit_acceleration_pack.acceleration.settings import CacheDiTSettings, TeaCac
         ({"scm_compute_bins": "1000000000", "scm_cache_bins": "1"}, ["'1000000000'", "10000"]),
         ({"calibrator": "magic"}, ["'magic'", "taylorseer"]),
         ({"taylorseer_order": 3}, ["taylorseer_order is 3", "1 or 2"]),
+        ({"corrector": "on"}, ["corrector is 'on'", "true or false"]),
         ({"scm_preset": "warp"}, ["'warp'", "ultra"]),
         ({"start_percent": 0.5, "end_percent": 0.5}, ["start must be below end"]),
         ({"start_percent": 0.7, "end_percent": 0.2}, ["0.7", "0.2"]),

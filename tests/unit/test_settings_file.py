@@ -129,6 +129,8 @@ def test_words_of_yaml_mean_what_people_wrote() -> None:
         (b"cache_config: {enable_taylorseer: true, calibrator: dmd}", ["'dmd'", "one forecast"]),
         (b"cache_config: {enable_taylorseer: true, enable_foca: true}", ["one forecast"]),
         (b"cache_config: {enable_foca: false, calibrator: foca}", ["one forecast"]),
+        (b"cache_config: {corrector: 1}", ["corrector is 1", "true or false"]),
+        (b"teacache_config: {corrector: half}", ["corrector is 'half'", "true or false"]),
         (b"cache_config: {start_percent: 0.6, end_percent: 0.2}", ["0.6", "0.2", "below end"]),
         (b"cache_config: {cache_type: DBPrune}", ["'DBPrune'", "DBCache"]),
         (b"cache_config: {steps_computation_mask: [0, 1]}", ["[0, 1]", "begins with 1"]),
@@ -204,6 +206,7 @@ GOOD: dict[str, Any] = {
         "scm_cache_bins": "3,4,4",
         "start_percent": 0.0,
         "end_percent": 0.9,
+        "corrector": True,
     },
     "teacache_config": {
         "rel_l1_thresh": 0.4,
