@@ -43,6 +43,11 @@ FORECASTS: dict[str, dict[str, Any]] = {
     "trajectory 2": {"calibrator": "trajectory", "taylorseer_order": 2},
     "blend": {"calibrator": "blend"},
 }
+CORRECTED = ", corrected"
+FORECASTS |= {
+    name + CORRECTED: {**FORECASTS[name], "corrector": True}
+    for name in ("none", "taylorseer 1", "blend")
+}
 DMD = {"calibrator": "dmd"}
 
 

@@ -31,6 +31,9 @@ VIDEO_FORECASTS = {
     "taylorseer 1": "TaylorSeer 1",
     "trajectory 1": "trajectory 1",
     "blend": "blend",
+    "hold, corrected": "hold, corrected",
+    "taylorseer 1, corrected": "TaylorSeer 1, corrected",
+    "blend, corrected": "blend, corrected",
 }
 
 FORECASTS = {
@@ -41,7 +44,16 @@ FORECASTS = {
     "trajectory 1": "trajectory 1",
     "trajectory 2": "trajectory 2",
     "blend": "blend",
+    "none, corrected": "hold, corrected",
+    "taylorseer 1, corrected": "TaylorSeer 1, corrected",
+    "blend, corrected": "blend, corrected",
 }
+
+
+def measured(rows: Rows, names: Mapping[str, str]) -> dict[str, str]:
+    """Of the columns of a table those that some row fills."""
+    there = {row["forecast"] for row in rows}
+    return {key: name for key, name in names.items() if key in there}
 
 
 def each_cfg(rows: Rows, key: str, form: str) -> str:
@@ -68,12 +80,13 @@ def quality() -> str:
     found = groups(data["rows"])
     scales = sorted({row["cfg"] for row in data["rows"]})
     total = max(row["evaluations"] for row in data["rows"])
-    columns = ["setting", f"computed of {total:g}", "speed-up", *FORECASTS.values()]
+    columns = measured(data["rows"], FORECASTS)
+    head = ["setting", f"computed of {total:g}", "speed-up", *columns.values()]
     lines = []
     for decision in sorted(found, key=is_plain):
         forecasts = found[decision]
         first = next(iter(forecasts.values()))
-        psnr = [each_cfg(forecasts.get(name, []), "psnr", ".1f") for name in FORECASTS]
+        psnr = [each_cfg(forecasts.get(name, []), "psnr", ".1f") for name in columns]
         computed, speedup = each_cfg(first, "computed", ".1f"), each_cfg(first, "speedup", ".2f")
         name = f"{decision} (default)" if decision == DEFAULT else decision
         lines.append([name, computed, speedup, *psnr])
@@ -83,7 +96,7 @@ def quality() -> str:
         f"{' / '.join(f'{s:g}' for s in scales)}; more is nearer. Computed and speed-up are those "
         "of “hold”, which keeps the last residual as it is. Plain rows sample with fewer steps."
     )
-    return f"{markdown(columns, lines)}\n\n{caption} {machine(data)}"
+    return f"{markdown(head, lines)}\n\n{caption} {machine(data)}"
 
 
 def quality_full() -> str:
@@ -110,14 +123,8 @@ def quality_full() -> str:
 def video() -> str:
     """What caching saves on the video model, each line beside plain sampling of the same work."""
     data = load("video")
-    columns = [
-        "technique",
-        "graph",
-        "computed of 28",
-        "speed-up",
-        *VIDEO_FORECASTS.values(),
-        "plain",
-    ]
+    columns = measured(data["rows"], VIDEO_FORECASTS)
+    head = ["technique", "graph", "computed of 28", "speed-up", *columns.values(), "plain"]
     lines = []
     keys = ("technique", "decision", "graph")
     accelerated = [row for row in data["rows"] if row["technique"] != "plain"]
@@ -126,12 +133,12 @@ def video() -> str:
         key=lambda line: (line[0], line[2], line[1]),
     ):
         rows = [r for r in accelerated if tuple(r[k] for k in keys) == (technique, decision, graph)]
-        by = {f: [r for r in rows if r["forecast"] == f] for f in VIDEO_FORECASTS}
+        by = {f: [r for r in rows if r["forecast"] == f] for f in columns}
         timed = by["trajectory 1"]
         lines.append(
             [f"{technique}, {decision}", graph, each_cfg(timed, "computed", ".1f")]
             + [each_cfg(timed, "speedup", ".2f")]
-            + [each_cfg(by[name], "psnr", ".1f") for name in VIDEO_FORECASTS]
+            + [each_cfg(by[name], "psnr", ".1f") for name in columns]
             + [each_cfg(timed, "plain_psnr", ".1f")]
         )
     scales = sorted({row["cfg"] for row in data["rows"]})
@@ -143,7 +150,7 @@ def video() -> str:
         "belong to “trajectory 1”; plain is plain sampling with as many steps as it computed, "
         "between two step counts by linear interpolation. TeaCache is calibrated on one video."
     )
-    return f"{markdown(columns, lines, texts=2)}\n\n{caption} {machine(data)}"
+    return f"{markdown(head, lines, texts=2)}\n\n{caption} {machine(data)}"
 
 
 def overhead() -> str:

@@ -18,7 +18,9 @@ import quality
 from harness import say
 
 CALIBRATION_SEED = 7
-FORECASTS = {k: quality.FORECASTS[k] for k in ("none", "taylorseer 1", "trajectory 1", "blend")}
+WITH = ("none", "taylorseer 1", "trajectory 1", "blend")
+CORRECTED = tuple(k for k in quality.FORECASTS if k.endswith(quality.CORRECTED))
+FORECASTS = {k: quality.FORECASTS[k] for k in (*WITH, *CORRECTED)}
 
 
 def calibrate(demo: harness.Demo, cfg: float, steps: int) -> Any:

@@ -40,11 +40,15 @@ DECISIONS: dict[str, dict[str, Any]] = {
     "R 0.40 MC 4": {"residual_diff_threshold": 0.40, "max_continuous_cached_steps": 4},
 }
 TEACACHE_SHARES = ("40%", "50%", "60%")
-FORECASTS = {
-    "hold": "none",
-    "taylorseer 1": "taylorseer",
-    "trajectory 1": "trajectory",
-    "blend": "blend",
+FORECASTS: dict[str, dict[str, Any]] = {
+    "hold": {"calibrator": "none"},
+    "taylorseer 1": {"calibrator": "taylorseer"},
+    "trajectory 1": {"calibrator": "trajectory"},
+    "blend": {"calibrator": "blend"},
+}
+FORECASTS |= {
+    f"{name}, corrected": {**FORECASTS[name], "corrector": True}
+    for name in ("hold", "taylorseer 1", "blend")
 }
 TIMED = "trajectory 1"
 
@@ -81,12 +85,12 @@ def all_settings(calibration: Any) -> Iterator[Setting]:
     for steps in PLAIN_STEPS:
         yield Setting("plain", f"{steps} steps", steps=steps)
     for decision, when in DECISIONS.items():
-        for forecast, calibrator in FORECASTS.items():
-            yield Setting("Cache-DiT", decision, forecast, {**when, "calibrator": calibrator})
+        for forecast, what in FORECASTS.items():
+            yield Setting("Cache-DiT", decision, forecast, {**when, **what})
     for share in TEACACHE_SHARES:
         threshold = round(calibration.thresholds[share], 4)
-        for forecast, calibrator in FORECASTS.items():
-            inputs = {"rel_l1_thresh": threshold, "calibrator": calibrator}
+        for forecast, what in FORECASTS.items():
+            inputs = {"rel_l1_thresh": threshold, **what}
             yield Setting("TeaCache", f"calibrated for {share}", forecast, inputs)
 
 
