@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "res_multistep")
+SAMPLERS = ("euler", "heun", "heunpp2")
 """Samplers that take one evaluation a step and add ``velocity x width``; the names of the host."""
 
 NARROW = 1e-6
@@ -31,7 +31,7 @@ class Corrector:
     ``velocity = (sample - denoised) / sigma``, for every kind of model prediction.
     """
 
-    order: int = 1
+    order: int = 2
     """Degree of the interpolation, over as many computed evaluations and one more."""
     _known: list[tuple[float, torch.Tensor]] = field(default_factory=list)
     """Places and velocities of the last computed evaluations."""

@@ -12,20 +12,42 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-HEAD = 2
-"""Evaluations computed at the start, where a forecast has nothing to go by and nothing that it gets
-wrong is given back later; with a corrector the first alone is enough."""
 
-START, START_WIDTH = 4.0, 0.15
-END, END_WIDTH = 1.0, 0.15
-"""Extra density at both ends and its width as a share of the schedule. Tuned on the demo models,
-8 pictures a trial; neighbouring values differ by about 1 dB, which is what two sets of seeds do."""
+@dataclass(frozen=True)
+class Shape:
+    """How a plan spreads computed evaluations.
 
-TAIL = 0.5
-"""Intervals left between the last evaluation that is planned freely and the last of all."""
+    Tuned on the demo models, 4 to 8 pictures a trial; neighbouring values differ by about 1 dB,
+    which is what two sets of seeds do.
+    """
 
-LAST_WORTH = 0.35
-"""Share of an evaluation that the density gives the last step, from which one is kept for it."""
+    head: int
+    """Evaluations computed at the start."""
+    start: float
+    """Extra density at the start."""
+    start_width: float
+    """Over which share of the schedule it falls to 1/e."""
+    end: float
+    end_width: float
+    stretch: float
+    """How much the width of a step in noise counts: 1 spreads evaluations over noise, 0 over steps.
+    On the video demo model, whose schedule is shifted by 8, 0 loses to fewer steps and 1 is worse
+    too."""
+    last_worth: float
+    """The last step gets one for sure where the density gives it this share of an evaluation."""
+    tail: float
+    """Intervals left between the last evaluation that is planned freely and the end."""
+    tail_to_last: float
+    """The same, where the last evaluation is kept."""
+
+
+FORECAST = Shape(2, 12.0, 0.3, 5.0, 0.06, 0.5, 0.4, 0.5, 0.5)
+"""Nothing is given back: dense at the start, where errors stay in the picture for good, and two
+evaluations to begin with, as one alone gives a forecast nothing to go by."""
+
+CORRECTED = Shape(1, 4.0, 0.2, 1.0, 0.15, 0.6, 0.35, 0.5, 0.0)
+"""The next computed evaluation gives back what skipped ones got wrong (see ``corrector``), so the
+start needs less and the end, which nothing follows, more."""
 
 SPREAD = 1.25
 """Measured change weighs an evaluation by at most this factor, and at least its inverse. More than
@@ -52,18 +74,13 @@ EVALUATIONS_PER_STEP = {
 until the run has shown it."""
 
 
-def density(fraction: float) -> float:
+def density(fraction: float, shape: Shape = FORECAST) -> float:
     """Relative density of computed evaluations at a place of the schedule, 0 to 1."""
-    start = START * math.exp(-fraction / START_WIDTH)
-    return 1.0 + start + END * math.exp(-(1.0 - fraction) / END_WIDTH)
+    start = shape.start * math.exp(-fraction / shape.start_width)
+    return 1.0 + start + shape.end * math.exp(-(1.0 - fraction) / shape.end_width)
 
 
-STRETCH = 0.6
-"""How much the width of a step in noise counts: 1 spreads evaluations over noise, 0 over steps. On
-the video demo model, whose schedule is shifted by 8, 0 loses to fewer steps and 1 is worse too."""
-
-
-def densities(sigmas: Sequence[float]) -> tuple[float, ...]:
+def densities(sigmas: Sequence[float], shape: Shape = FORECAST) -> tuple[float, ...]:
     """Density of computed evaluations for every step of a schedule.
 
     Parameters
@@ -77,12 +94,12 @@ def densities(sigmas: Sequence[float]) -> tuple[float, ...]:
     steps = max(len(noise) - 1, 0)
     span = (noise[0] - noise[-1]) if steps else 0.0
     if span <= 0:
-        return tuple(density(i / max(steps - 1, 1)) for i in range(steps))
+        return tuple(density(i / max(steps - 1, 1), shape) for i in range(steps))
     found = []
     for i in range(steps):
         width = max(abs(noise[i] - noise[i + 1]) / span * steps, 1e-3)
         place = min(max((noise[0] - noise[i]) / span * steps / max(steps - 1, 1), 0.0), 1.0)
-        found.append(density(place) * width**STRETCH)
+        found.append(density(place, shape) * width**shape.stretch)
     return tuple(found)
 
 
@@ -100,15 +117,15 @@ class EvaluationPlan:
         Name of the sampler function, for how many evaluations a step has.
     first
         The step at which this branch begins; what lies before is not its own.
-    corrected
-        Whether computed evaluations give back what skipped ones got wrong, see ``corrector``.
+    shape
+        The one that ``density`` was made with.
     """
 
     density: Sequence[float]
     share: float
     sampler: str = ""
     first: int = 0
-    corrected: bool = False
+    shape: Shape = FORECAST
     computed: int = 0
     seen: int = 0
     _passed: list[float] = field(default_factory=list)
@@ -122,7 +139,8 @@ class EvaluationPlan:
         self._last = len(self.density) - 1
         # The last step decides fine detail, the more so the wider it is.
         worth = self.share * (self._last + 1) * self.density[-1] / sum(self.density)
-        self._keeps_last = worth >= LAST_WORTH
+        self._keeps_last = worth >= self.shape.last_worth
+        self._tail = self.shape.tail_to_last if self._keeps_last else self.shape.tail
 
     def _left(self, step: int) -> list[int]:
         """Steps of the evaluations to come, this one included."""
@@ -159,8 +177,7 @@ class EvaluationPlan:
         self._passed.append(self.density[step] * self._weight(change))
         coming = self._left(step)
         budget = self.share * (self.seen - 1 + len(coming)) - self.computed
-        head = 1 if self.corrected else HEAD
-        if self.seen <= min(head, round(budget) + self.computed):
+        if self.seen <= min(self.shape.head, round(budget) + self.computed):
             return True
         if int(budget + 0.5) >= len(coming):
             return True
@@ -168,7 +185,7 @@ class EvaluationPlan:
         free = budget - self._keeps_last
         if free < 0.5:
             return False
-        unit = _level([*self._passed, *ahead], free + (0.0 if self._keeps_last else TAIL))
+        unit = _level([*self._passed, *ahead], free + self._tail)
         filled = sum(min(1.0, one / unit) for one in self._passed)
         # To the nearest evaluation, not to the one after the interval is full.
         return filled + min(1.0, self._passed[-1] / unit) / 2 >= 1.0

@@ -124,7 +124,8 @@ class _Followed:
     def __init__(self, store: ResidualStore, order: int) -> None:
         self._store = store
         self._order = order
-        self._history: list[tuple[float, torch.Tensor, dict[str, Kept]]] = []
+        self._history: list[tuple[float, Kept, dict[str, Kept]]] = []
+        self._trust: float | torch.Tensor = 1.0
         self.tensors_kept = order + 2
 
     @property
@@ -139,19 +140,15 @@ class _Followed:
         if self._history and self._history[-1][0] == position:
             self._history.pop()
         kept = {name: self._store.put(value) for name, value in residual.items()}
-        self._history.append((position, thinned(signal), kept))
+        self._history.append((position, self._store.put(thinned(signal)), kept))
         del self._history[: -(self._order + 1)]
 
     def predict(self, position: float, signal: torch.Tensor) -> Streams:
         device = signal.device
-        signals = [s for _, s, _ in self._history]
         last = {n: self._store.get(v, device) for n, v in self._history[-1][2].items()}
-        if len(signals) == 1:
+        if len(self._history) == 1:
             return last
-        steps = [signals[-1] - signals[-2]]
-        if len(signals) == 3:
-            steps.append(signals[-2] - signals[-3])
-        weights = self._weights(position, _gram([thinned(signal) - signals[-1], *steps]))
+        weights = [weight * self._trust for weight in self._progress(position, signal)]
         result: Streams = {}
         for name, value in last.items():
             history = [self._store.get(entry[2][name], device) for entry in self._history]
@@ -162,6 +159,14 @@ class _Followed:
             result[name] = value
         return result
 
+    def _progress(self, position: float, signal: torch.Tensor) -> list[torch.Tensor]:
+        """Weights ``[B]`` of the differences at a place, newest first."""
+        signals = [self._store.get(kept, signal.device) for _, kept, _ in self._history]
+        steps = [signals[-1] - signals[-2]]
+        if len(signals) == 3:
+            steps.append(signals[-2] - signals[-3])
+        return self._weights(position, _gram([thinned(signal) - signals[-1], *steps]))
+
     def _weights(self, position: float, products: torch.Tensor) -> list[torch.Tensor]:
         """Weights ``[B]`` a difference, from the inner products ``[B, 1 + n, 1 + n]``.
 
@@ -171,8 +176,7 @@ class _Followed:
         raise NotImplementedError
 
     def tensors(self) -> list[torch.Tensor]:
-        kept = tensors_of(k for _, _, streams in self._history for k in streams.values())
-        return [*kept, *(signal for _, signal, _ in self._history)]
+        return tensors_of(k for _, s, streams in self._history for k in (s, *streams.values()))
 
 
 class Trajectory(_Followed):
@@ -199,10 +203,47 @@ class Blend(_Followed):
     weights used are those near it that best explain the signal's change d by the signals' own
     differences: they minimise ``|d - Σ aₖ Dₖ|² + λ Σ |Dₖ|² (aₖ - a⁰ₖ)²``, a ridge regression with
     a prior. Where the signal says little, time decides; where the signal jumps, it is followed.
+
+    How far to go is measured: each computed residual shows which multiple of the forecast's change
+    would have come nearest to it, 0 to 1. The next forecasts go half-way between all of their
+    change and that share of it, so one that leads astray is drawn to holding the last residual.
     """
 
     def __init__(self, store: ResidualStore) -> None:
         super().__init__(store, order=2)
+        self._samples: list[Streams] = []
+        """Parts of the residuals in the history."""
+
+    def update(self, position: float, residual: Streams, signal: torch.Tensor) -> None:
+        samples = {name: thinned(value) for name, value in residual.items()}
+        if self._history and self._history[-1][0] == position:
+            self._samples.pop()
+        elif len(self._history) > 1:
+            self._measure(position, samples, signal)
+        super().update(position, residual, signal)
+        self._samples = [*self._samples, samples][-len(self._history) :]
+
+    def _measure(self, position: float, samples: Streams, signal: torch.Tensor) -> None:
+        """Learn how far to trust, from a residual that a forecast could have been asked for."""
+        weights = self._progress(position, signal)
+        along: torch.Tensor | float = 0.0
+        size: torch.Tensor | float = 0.0
+        for name, value in samples.items():
+            known = [earlier[name].float() for earlier in self._samples]
+            shape = (-1,) + (1,) * (value.ndim - 1)
+            forecast = sum(
+                weight.view(shape) * (known[-1 - k] - known[-2 - k])
+                for k, weight in enumerate(weights)
+            )
+            assert isinstance(forecast, torch.Tensor)
+            along = along + _dot(forecast, value.float() - known[-1])
+            size = size + _dot(forecast, forecast)
+        assert isinstance(along, torch.Tensor) and isinstance(size, torch.Tensor)
+        share = (along / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp(0.0, 1.0)
+        self._trust = (1.0 + share) / 2
+
+    def tensors(self) -> list[torch.Tensor]:
+        return [*super().tensors(), *(t for kept in self._samples for t in kept.values())]
 
     def _weights(self, position: float, products: torch.Tensor) -> list[torch.Tensor]:
         times = [entry[0] for entry in self._history]
@@ -214,6 +255,12 @@ class Blend(_Followed):
         ridged = gram + RIDGE * torch.diag_embed(torch.diagonal(gram, dim1=1, dim2=2))
         weights = _least_squares(ridged, right)
         return [weights[0] + ahead, *weights[1:]]
+
+
+def _dot(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Inner products ``[B]`` of two tensors ``[B, …]``; ``[1]`` of packed ones ``[L, D]``."""
+    product = one * other
+    return product.flatten(1).sum(1) if product.ndim > 2 else product.sum().view(1)
 
 
 def _gram(vectors: list[torch.Tensor]) -> torch.Tensor:

@@ -11,13 +11,16 @@ H200), and inner products of a million numbers are as good."""
 
 
 def thinned(signal: torch.Tensor) -> torch.Tensor:
-    """Evenly spaced tokens of a signal ``[B, …, D]`` (or packed ``[L, D]``), as a copy.
+    """Evenly spaced tokens of a signal ``[B, …, D]`` (or packed ``[L, D]``).
 
-    Returns ``[B, tokens, D]`` or ``[tokens, D]``; all tokens where they are few.
+    Returns ``[B, tokens, D]`` or ``[tokens, D]``: a copy, which lets go of the rest, or the signal
+    itself where it is small.
     """
     tokens = signal.flatten(1, -2) if signal.ndim > 3 else signal
     per_item = tokens[0].numel() if tokens.ndim > 2 else tokens.numel()
     every = -(-per_item // MOST_ELEMENTS)
+    if every == 1:
+        return signal
     # Rows of pictures are mostly of even length; an odd stride meets all of their columns.
     every += 1 - every % 2
     return (tokens[:, ::every] if tokens.ndim > 2 else tokens[::every]).clone()

@@ -16,8 +16,10 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -268,6 +270,31 @@ def write(path: Path, data: Mapping[str, Any], tell: bool = True) -> None:
     part.replace(path)
     if tell:
         say(f"Wrote {path}")
+
+
+def in_processes(
+    script: str, tasks: Sequence[Sequence[str]], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """The rows of a benchmark whose parts run at once, ``options.jobs`` of one thread each.
+
+    A task is the arguments of the script that choose a part of its rows.
+    """
+
+    def rows_of(task: Sequence[str]) -> list[dict[str, Any]]:
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder) / "rows.json"
+            command = [sys.executable, script, *task, "--output", str(output)]
+            for name in ("comfyui", "python"):
+                if getattr(options, name):
+                    command += [f"--{name}", str(getattr(options, name))]
+            one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+            subprocess.run(command, env=one_thread, stdout=subprocess.DEVNULL, check=True)
+            rows: list[dict[str, Any]] = json.loads(output.read_text(encoding="utf-8"))["rows"]
+        say(" ".join(task))
+        return rows
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        return [row for rows in pool.map(rows_of, tasks) for row in rows]
 
 
 def rounded(row: Mapping[str, Any], digits: int = 4) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 3.0], help="default: 1 3")
     parser.add_argument("--pairs", type=int, default=3, help="timed pairs a row: %(default)s")
     parser.add_argument("--part", choices=("both", "quality", "speed"), default="both")
+    parser.add_argument("--jobs", type=int, default=1, help="processes: %(default)s")
     parser.add_argument("--resume", action="store_true", help="add to the rows of the output file")
     parser.add_argument("--output", type=Path, default=harness.RESULTS / "performance.json")
 
@@ -137,6 +138,10 @@ def main(options: argparse.Namespace, environment: Any) -> int:
     if options.resume and options.output.exists():
         data["rows"] = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
     rows = data["rows"]
+    if options.jobs > 1:
+        rows += harness.in_processes(__file__, parts(options), options)
+        harness.write(options.output, data)
+        return 0
     for name, demo in demos().items():
         if name not in options.models:
             continue
@@ -157,6 +162,18 @@ def main(options: argparse.Namespace, environment: Any) -> int:
                         say(json.dumps(row))
                 harness.write(options.output, data)
     return 0
+
+
+def parts(options: argparse.Namespace) -> list[list[str]]:
+    """Arguments for every model, number of steps and guidance scale, the longest first."""
+    shared = ["--modes", *options.modes, "--part", options.part]
+    shared += ["--prompts", str(options.prompts), "--pairs", str(options.pairs)]
+    return [
+        ["--models", name, "--steps", str(steps), "--cfg", f"{cfg:g}", *shared]
+        for steps in sorted(options.steps, reverse=True)
+        for name in options.models
+        for cfg in options.cfg
+    ]
 
 
 if __name__ == "__main__":

@@ -15,13 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -251,28 +246,16 @@ def share_out(data: dict[str, Any], options: argparse.Namespace) -> None:
         if (kinds := [kind for kind in share if kind in options.kinds])
     ]
 
-    def measure(task: tuple[int, str, list[str]]) -> list[dict[str, Any]]:
-        steps, sampler, kinds = task
-        with tempfile.TemporaryDirectory() as folder:
-            output = Path(folder) / "rows.json"
-            command = [
-                sys.executable, __file__, "--steps", str(steps), "--samplers", sampler,
-                "--kinds", *kinds, "--prompts", str(options.prompts), "--seeds", str(options.seeds),
-                "--output", str(output),
-            ]  # fmt: skip
-            for name in ("comfyui", "python"):
-                if getattr(options, name):
-                    command += [f"--{name}", str(getattr(options, name))]
-            one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-            subprocess.run(command, env=one_thread, stdout=subprocess.DEVNULL, check=True)
-            rows: list[dict[str, Any]] = json.loads(output.read_text(encoding="utf-8"))["rows"]
-        say(f"{steps} steps, {sampler}: {', '.join(kinds)}")
-        return rows
-
+    arguments = [
+        [
+            "--steps", str(steps), "--samplers", sampler, "--kinds", *kinds,
+            "--prompts", str(options.prompts), "--seeds", str(options.seeds),
+        ]
+        for steps, sampler, kinds in tasks
+    ]  # fmt: skip
     known = {identity(row) for row in data["rows"]}
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for rows in pool.map(measure, tasks):
-            data["rows"] += [row for row in rows if identity(row) not in known]
+    found = harness.in_processes(__file__, arguments, options)
+    data["rows"] += [row for row in found if identity(row) not in known]
     order = [(steps, sampler) for steps in options.steps for sampler in options.samplers]
     place = {schedule: i for i, schedule in enumerate(order)}
     data["rows"].sort(

@@ -13,7 +13,7 @@ import torch
 
 from ..corrector import SAMPLERS
 from ..errors import AccelerationError
-from ..evaluation_plan import EvaluationPlan, densities
+from ..evaluation_plan import CORRECTED, FORECAST, EvaluationPlan, densities
 from ..families import Structure, Tap
 from ..report import RunReport
 from ..signals import thinned
@@ -76,10 +76,10 @@ class PlannedPolicy:
     def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
         plan = self._plans.get(branch)
         if plan is None:
-            density = densities(self._info.schedule.sigmas)
             sampler = self._info.sampler
-            corrected = sampler in SAMPLERS
-            plan = EvaluationPlan(density, self._share, sampler, step, corrected)
+            shape = CORRECTED if sampler in SAMPLERS else FORECAST
+            density = densities(self._info.schedule.sigmas, shape)
+            plan = EvaluationPlan(density, self._share, sampler, step, shape)
             self._plans[branch] = plan
         change = self._change(branch, signal)
         wanted = plan.wants(step, change)

@@ -259,13 +259,13 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
 @pytest.mark.parametrize(
     ("mode", "total", "extra"),
     [
-        # Trajectory 1 says that it keeps five tensors, the policy one more, in two branches; three
+        # Trajectory 1 says that it keeps three tensors, the policy one more, in two branches; three
         # are on the device for a moment.
-        ("gpu", 0, 12 * ONE + 3 * ONE),
-        ("gpu_bf16", 0, 6 * ONE + 3 * ONE),
-        ("gpu_fp8", 0, 3 * ONE + 3 * ONE),
+        ("gpu", 0, 8 * ONE + 3 * ONE),
+        ("gpu_bf16", 0, 4 * ONE + 3 * ONE),
+        ("gpu_fp8", 0, 2 * ONE + 3 * ONE),
         ("cpu", 2**60, 3 * ONE),
-        ("auto", 2**60, 12 * ONE + 3 * ONE),
+        ("auto", 2**60, 8 * ONE + 3 * ONE),
         ("auto", 0, 3 * ONE),
     ],
 )

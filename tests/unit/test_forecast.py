@@ -161,3 +161,20 @@ def test_blend_finds_its_weights_per_batch_item() -> None:
     forecast.update(1.0, image(10.0, 10.0), tensor(1.0, 1.0))
     still, quick = value(forecast.predict(2.0, tensor(1.0, 3.0)))
     assert still < 10 + 10 * 1 < quick
+
+
+@pytest.mark.parametrize(
+    ("residuals", "expected"),
+    [
+        ((1.0, 2.0, 3.0), 4.0),  # the last forecast was right: all of the change
+        ((1.0, 2.0, 2.5), 2.875),  # half of its change came true: three quarters of the next
+        ((1.0, 2.0, 1.0), 0.5),  # it led the wrong way: half of the next
+    ],
+)
+def test_blend_goes_as_far_as_the_last_residual_allows(
+    residuals: tuple[float, ...], expected: float
+) -> None:
+    forecast = make_forecast("blend", 1, store())
+    for position, residual in enumerate(residuals):
+        forecast.update(float(position), image(residual), tensor(float(position)))
+    assert value(forecast.predict(3.0, tensor(3.0))) == [pytest.approx(expected)]
