@@ -39,19 +39,18 @@ class Shape:
     """Intervals left between the last evaluation that is planned freely and the end."""
     tail_to_last: float
     """The same, where the last evaluation is kept."""
+    spread: float
+    """Measured change weighs an evaluation by at most this factor, and at least its inverse. More
+    lost up to 2 dB on the demo models: the first block's change is a noisy guide."""
 
 
-FORECAST = Shape(2, 12.0, 0.3, 5.0, 0.06, 0.5, 0.4, 0.5, 0.5)
+FORECAST = Shape(2, 12.0, 0.3, 5.0, 0.06, 0.5, 0.4, 0.5, 0.5, 1.25)
 """Nothing is given back: dense at the start, where errors stay in the picture for good, and two
 evaluations to begin with, as one alone gives a forecast nothing to go by."""
 
-CORRECTED = Shape(1, 4.0, 0.2, 1.0, 0.15, 0.6, 0.35, 0.5, 0.0)
+CORRECTED = Shape(1, 4.0, 0.2, 1.0, 0.15, 0.6, 0.35, 0.5, 0.0, 1.1)
 """The next computed evaluation gives back what skipped ones got wrong (see ``corrector``), so the
 start needs less and the end, which nothing follows, more."""
-
-SPREAD = 1.25
-"""Measured change weighs an evaluation by at most this factor, and at least its inverse. More than
-this lost up to 2 dB on the demo model: the first block's change is a noisy guide."""
 
 TYPICAL_OF = 4
 """How many changes make the typical one that the next is compared with."""
@@ -166,7 +165,8 @@ class EvaluationPlan:
         self._changes.append(change)
         if typical <= 0:
             return 1.0
-        return min(max(math.sqrt(change / typical), 1 / SPREAD), SPREAD)
+        spread = self.shape.spread
+        return min(max(math.sqrt(change / typical), 1 / spread), spread)
 
     def wants(self, step: int, change: float | None) -> bool:
         """Whether to compute the evaluation at hand.

@@ -18,8 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -274,8 +274,8 @@ def write(path: Path, data: Mapping[str, Any], tell: bool = True) -> None:
 
 def in_processes(
     script: str, tasks: Sequence[Sequence[str]], options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """The rows of a benchmark whose parts run at once, ``options.jobs`` of one thread each.
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a benchmark's parts as they come, ``options.jobs`` at once of one thread each.
 
     A task is the arguments of the script that choose a part of its rows.
     """
@@ -294,7 +294,8 @@ def in_processes(
         return rows
 
     with ThreadPoolExecutor(options.jobs) as pool:
-        return [row for rows in pool.map(rows_of, tasks) for row in rows]
+        for done in as_completed([pool.submit(rows_of, task) for task in tasks]):
+            yield done.result()
 
 
 def rounded(row: Mapping[str, Any], digits: int = 4) -> dict[str, Any]:

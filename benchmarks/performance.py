@@ -139,8 +139,10 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         data["rows"] = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
     rows = data["rows"]
     if options.jobs > 1:
-        rows += harness.in_processes(__file__, parts(options), options)
-        harness.write(options.output, data)
+        for found in harness.in_processes(__file__, parts(options), options):
+            rows += found
+            rows.sort(key=lambda row: [order(options)[k].index(row[k]) for k in order(options)])
+            harness.write(options.output, data)
         return 0
     for name, demo in demos().items():
         if name not in options.models:
@@ -162,6 +164,17 @@ def main(options: argparse.Namespace, environment: Any) -> int:
                         say(json.dumps(row))
                 harness.write(options.output, data)
     return 0
+
+
+def order(options: argparse.Namespace) -> dict[str, list[Any]]:
+    """How rows are sorted."""
+    return {
+        "model": list(options.models),
+        "steps": list(options.steps),
+        "cfg": list(options.cfg),
+        "mode": list(options.modes),
+        "approximation": list(PRESETS),
+    }
 
 
 def parts(options: argparse.Namespace) -> list[list[str]]:

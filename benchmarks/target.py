@@ -223,7 +223,6 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         data["rows"] = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
     if options.jobs > 1:
         share_out(data, options)
-        harness.write(options.output, data)
         return 0
     bench = TargetBench(options.prompts, options.seeds)
     if "EasyCache" in options.kinds:
@@ -254,13 +253,14 @@ def share_out(data: dict[str, Any], options: argparse.Namespace) -> None:
         for steps, sampler, kinds in tasks
     ]  # fmt: skip
     known = {identity(row) for row in data["rows"]}
-    found = harness.in_processes(__file__, arguments, options)
-    data["rows"] += [row for row in found if identity(row) not in known]
     order = [(steps, sampler) for steps in options.steps for sampler in options.samplers]
     place = {schedule: i for i, schedule in enumerate(order)}
-    data["rows"].sort(
-        key=lambda r: (place.get((r["steps"], r["sampler"]), -1), KINDS.index(r["kind"]))
-    )
+    for found in harness.in_processes(__file__, arguments, options):
+        data["rows"] += [row for row in found if identity(row) not in known]
+        data["rows"].sort(
+            key=lambda r: (place.get((r["steps"], r["sampler"]), -1), KINDS.index(r["kind"]))
+        )
+        harness.write(options.output, data)
 
 
 def identity(row: dict[str, Any]) -> tuple[Any, ...]:
