@@ -1,4 +1,9 @@
-"""What the registry's tool packs: the files that git tracks and ``.comfyignore`` does not name."""
+"""What the registry's tool packs: the files that git tracks and ``.comfyignore`` does not name.
+
+New files that git does not ignore count as tracked, as they are with the next commit: what is read
+here is a working tree, which may be ahead of its checkout. One that is never added is missing in
+every fresh checkout, where nothing would load.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,10 @@ from comfyui_environment import ROOT
 
 def files() -> list[Path]:
     """The files of the published archive, relative to the repository; empty without git."""
-    tracked = _listed()
-    left_out = _listed("--cached", "--ignored", "--exclude-from=.comfyignore")
-    return sorted(Path(name) for name in tracked - left_out if (ROOT / name).exists())
+    found = _listed() | _listed("--others", "--exclude-standard")
+    for kind in ("--cached", "--others"):
+        found -= _listed(kind, "--ignored", "--exclude-from=.comfyignore")
+    return sorted(Path(name) for name in found if (ROOT / name).exists())
 
 
 def _listed(*options: str) -> set[str]:

@@ -38,6 +38,23 @@ def load(environment: Environment, pack: Path) -> list[str]:
     return found
 
 
+def git(*arguments: str, cwd: Path) -> None:
+    subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True)
+
+
+def test_what_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("old.py", "new.py", "ignored.py", "tests/old.py", "tests/new.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".gitignore").write_text("ignored.py\n")
+    (tmp_path / ".comfyignore").write_text("tests/\n")
+    git("init", cwd=tmp_path)
+    git("add", "old.py", "tests/old.py", ".gitignore", ".comfyignore", cwd=tmp_path)
+    monkeypatch.setattr(archive, "ROOT", tmp_path)
+    names = [".comfyignore", ".gitignore", "new.py", "old.py"]
+    assert archive.files() == [Path(name) for name in names]
+
+
 def test_unpacked_archive_loads_with_all_nodes(environment: Environment, tmp_path: Path) -> None:
     files = archive.files()
     if not files:

@@ -50,9 +50,17 @@ def test_rows_that_fail_say_why(script: ModuleType) -> None:
         raise ValueError("too wide\nand more")
 
     assert script.guarded(fail) == {"reason": "ValueError: too wide"}
-    assert measured(script, "FLUX.1-dev", "speed, compiled") == {
-        "speed, compiled": {"reason": "needs a CUDA device"}
-    }
+
+
+def test_compiled_rows_need_a_gpu(script: ModuleType) -> None:
+    import comfy.model_management
+
+    row = measured(script, "FLUX.1-dev", "speed, compiled")["speed, compiled"]
+    if comfy.model_management.get_torch_device().type != "cuda":
+        assert row == {"reason": "needs a CUDA device"}
+    else:
+        assert row["compile_seconds"] > 0 and row["finite"]
+        assert row["computed"] == row["evaluations"] == script.MODELS["FLUX.1-dev"].steps
 
 
 def test_the_budget_and_what_is_there_choose_the_rows(script: ModuleType) -> None:

@@ -1,9 +1,10 @@
 """The real kernels of SageAttention 1.0.6, run on the CPU by Triton's interpreter.
 
-Skipped where ``sageattention`` 1.x or ``triton`` is not installed. The interpreter must be chosen
-before Triton is imported, so this runs in a process of its own. Two things stand between the
-package and the CPU and are moved out of the way there: ``sageattn`` insists on CUDA tensors, and
-Triton 3.6's interpreter turns arrays of one element into numbers in a way that numpy 2.4 refuses.
+Skipped where ``triton`` or ``sageattention`` 1.x is not what would be imported. The interpreter
+must be chosen before Triton is imported, so this runs in a process of its own. Two things stand
+between the package and the CPU and are moved out of the way there: ``sageattn`` insists on CUDA
+tensors, and Triton 3.6's interpreter turns arrays of one element into numbers in a way that numpy
+2.4 refuses.
 """
 
 from __future__ import annotations
@@ -84,8 +85,45 @@ def missing() -> str:
     for name in ("triton", "sageattention"):
         if importlib.util.find_spec(name) is None:
             return f"{name} is not installed"
-    version = importlib.metadata.version("sageattention")
-    return "" if version.startswith("1.") else f"sageattention {version} needs a CUDA device"
+    version = version_of_sage()
+    if version.startswith("1."):
+        return ""
+    return f"this is for sageattention 1.0.6, not {version}: later kernels need a CUDA device"
+
+
+def version_of_sage() -> str:
+    """Version of the package that an import finds.
+
+    Unknown when that is a copy earlier on the path than the installed one, as after a build in
+    place: the metadata belong to the other then.
+    """
+    spec = importlib.util.find_spec("sageattention")
+    try:
+        distribution = importlib.metadata.distribution("sageattention")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+    installed = Path(str(distribution.locate_file("sageattention/__init__.py")))
+    imported = Path(spec.origin) if spec is not None and spec.origin else None
+    if imported is None or not installed.exists() or not imported.samefile(installed):
+        return "unknown"
+    return distribution.version
+
+
+def test_the_version_is_that_of_what_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, built = tmp_path / "site", tmp_path / "built"
+    for folder in (site, built):
+        (folder / "sageattention").mkdir(parents=True)
+        (folder / "sageattention" / "__init__.py").touch()
+    metadata = site / "sageattention-1.0.6.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: sageattention\nVersion: 1.0.6\n")
+    monkeypatch.delitem(sys.modules, "sageattention", raising=False)
+    monkeypatch.syspath_prepend(str(site))
+    assert version_of_sage() == "1.0.6"
+    monkeypatch.syspath_prepend(str(built))
+    assert version_of_sage() == "unknown"
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing() or "installed")
