@@ -46,6 +46,8 @@ class PerformanceAttachment:
         self.left = left
         self._live = LiveNode(node_id) if node_id is not None else None
         self.resolved: Resolved | None = None
+        self.attention: Lever | None = None
+        """The attention lever that this mode put on the model."""
         self.last_report: PerformanceReport | None = None
         self._compile: Callable[..., Any] | None = None
         self._weights = ""
@@ -197,10 +199,12 @@ def attach_performance(
     """
     require_model(model, NAME)
     left: dict[str, str] = {}
+    before = _theirs(model, ATTENTION_KEY)
     model = _with_attention(model, settings, left)
     model = _with_approximation(model, settings, node_id, left)
     lever = PerformanceAttachment(settings, left, node_id)
     lever.resolved = resolved
+    lever.attention = lever_of(model, ATTENTION_KEY) if before is None else None
     return put(model, PERFORMANCE_KEY, lever)
 
 
@@ -208,20 +212,22 @@ def _theirs(model: Any, key: str) -> Lever | None:
     """A lever that another node has set, not an earlier Performance Mode."""
     lever = lever_of(model, key)
     earlier = lever_of(model, PERFORMANCE_KEY)
-    if lever is None or (isinstance(earlier, PerformanceAttachment) and _is_ours(lever)):
+    if lever is None or (isinstance(earlier, PerformanceAttachment) and _is_ours(lever, earlier)):
         return None
     return lever
 
 
-def _is_ours(lever: Lever) -> bool:
-    return isinstance(getattr(lever, "technique", None), Planned) or lever.name == NAME
+def _is_ours(lever: Lever, earlier: PerformanceAttachment) -> bool:
+    planned = isinstance(getattr(lever, "technique", None), Planned)
+    return planned or lever.name == NAME or lever is earlier.attention
 
 
 def _with_attention(model: Any, settings: PerformanceSettings, left: dict[str, str]) -> Any:
-    theirs = lever_of(model, ATTENTION_KEY)
-    if theirs is not None:
+    if _theirs(model, ATTENTION_KEY) is not None:
         left["attention"] = "set by Attention Backend, kept"
         return model
+    # What an earlier Performance Mode chose goes with it.
+    model = without(model, ATTENTION_KEY)
     if settings.mode != "speed":
         return model
     left["attention"] = "the fastest exact kernel, found by trying (see the attention report)"

@@ -86,6 +86,42 @@ def test_a_second_performance_mode_wins() -> None:
     assert torch.equal(tm.sample(off, "flux", steps=12), plain)
 
 
+def attention_of(model: Any) -> Any:
+    from dit_acceleration_pack.acceleration import host
+
+    return host.lever_of(model, "dit_acceleration.attention")
+
+
+@pytest.mark.parametrize("mode", ["speed", "auto"])
+def test_a_second_performance_mode_chooses_the_kernel_anew(mode: str) -> None:
+    first = performance(tm.make_model("flux"), mode="speed", approximation="off")
+    second = performance(first, mode=mode, approximation="off")
+    tm.sample(second, "flux")
+    said = mode_report(second).decisions.get("attention", "")
+    assert "kept" not in said and ("fastest exact kernel" in said) == (mode == "speed")
+    mine = attention_of(second)
+    assert (mine is None) == (mode == "auto")
+    assert mine is not attention_of(first) is not None, "the first one keeps its own"
+    if mine is not None:
+        assert not mine.last_report.notices, "it replaced nobody's choice"
+    third = performance(second, mode="auto", approximation="off")
+    assert attention_of(third) is None
+
+
+@pytest.mark.parametrize("mode", ["speed", "auto"])
+def test_attention_backend_between_two_performance_modes_is_kept(mode: str) -> None:
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.attention import AttentionSettings
+
+    first = performance(tm.make_model("flux"), mode="speed", approximation="off")
+    chosen = host.attach_attention(first, AttentionSettings(backend="sdpa"))
+    second = performance(chosen, mode=mode, approximation="off")
+    third = performance(second, mode=mode, approximation="off")
+    tm.sample(third, "flux")
+    assert mode_report(third).decisions["attention"] == "set by Attention Backend, kept"
+    assert attention_of(third) is attention_of(chosen)
+
+
 def test_a_caching_node_behind_wins_and_says_so() -> None:
     model = tm.attach(performance(tm.make_model("flux"), approximation="ultra"))
     tm.sample(model, "flux", steps=12)
