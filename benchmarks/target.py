@@ -115,6 +115,7 @@ class TargetBench:
             "name": way.name,
             "steps": steps,
             "sampler": sampler,
+            "pictures": len(self.runs),
             "evaluations": statistics.fmean(totals),
             "computed": statistics.fmean(computed),
             "psnr": statistics.fmean(distances),
@@ -214,11 +215,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace, environment: Any) -> int:
-    data: dict[str, Any] = {
-        "environment": harness.describe(environment),
-        "pictures": options.prompts * options.seeds,
-        "rows": [],
-    }
+    data: dict[str, Any] = {"environment": harness.describe(environment), "rows": []}
     if options.resume and options.output.exists():
         data["rows"] = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
     if options.jobs > 1:

@@ -162,3 +162,19 @@ def test_caching_stays_closer_than_fewer_steps_and_leaves_no_trace(
 def test_two_samplers_with_nothing_skipped_are_one(model: Any, full: torch.Tensor) -> None:
     """The split schedule takes the same steps, up to the host's scaling of the latent between."""
     assert tm.psnr(full, sample([model, model])) > 80
+
+
+@pytest.mark.parametrize("preset", ["balanced", "ultra"])
+def test_presets_are_far_better_than_fewer_steps(
+    model: Any, full: torch.Tensor, preset: str
+) -> None:
+    """A schedule shifted by 8, where a plan by step numbers would lose."""
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.performance import PerformanceSettings
+
+    planned = host.attach_performance(model, PerformanceSettings(approximation=preset))
+    accelerated = sample([planned])
+    computed = tm.report_of(planned).computed
+    assert computed <= STEPS / 2
+    plain = sample([model], steps=computed)
+    assert tm.psnr(full, accelerated) >= tm.psnr(full, plain) + 4.0
