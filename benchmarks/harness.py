@@ -231,6 +231,7 @@ def describe(environment: Environment) -> dict[str, Any]:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     pack = re.search(r'^version = "(.+)"', text, re.MULTILINE)
     on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    packages = attention_packages()
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -243,7 +244,17 @@ def describe(environment: Environment) -> dict[str, Any]:
         "cache_dit": version("cache-dit"),
         "pack": pack[1] if pack else "unknown",
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        **({"attention_packages": packages} if packages else {}),
     }
+
+
+def attention_packages() -> dict[str, str]:
+    """Versions of the attention packages that are installed, by distribution."""
+    from dit_acceleration_pack.acceleration.attention import BACKENDS
+    from dit_acceleration_pack.acceleration.attention.backend import is_installed
+
+    found = (b for b in BACKENDS.values() if b.distribution and is_installed(b.module))
+    return {backend.distribution: backend.version() for backend in found}
 
 
 def processor() -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from readme_markdown import NONE, Row, Rows, load, machine, markdown
+from readme_attention import attention_said
+from readme_markdown import NONE, Row, Rows, load, machine, markdown, packages, span
 
 BRIEF = {
     "nothing skipped": "everything attached, nothing skipped",
@@ -14,10 +16,12 @@ BRIEF = {
     "fast": "`fast`",
     "ultra": "`ultra`",
     "speed": "mode `speed`",
+    "speed, balanced": "mode `speed`, `balanced`",
     "speed, compiled": "mode `speed`, blocks compiled",
     "speed, compiled, balanced": "mode `speed`, blocks compiled, `balanced`",
 }
 """Rows of the short table, and what they are called there."""
+PRESETS = ("quality", "balanced", "fast", "ultra")
 RANDOM = (
     "Real architectures and sizes, random weights: time and memory are real, pictures are not, so "
     "a PSNR here only says whether the latent is that of the plain run, nothing of picture "
@@ -74,7 +78,12 @@ def line(row: Row) -> list[str]:
 
 def failures(rows: Rows) -> str:
     """What could not be measured, and why."""
-    found = [f"{row['setting']} ({row['reason']})" for row in rows if "reason" in row]
+    failed = [row for row in rows if "reason" in row]
+    missing = [row["setting"] for row in failed if "ImportError" in row["reason"]]
+    others = [row for row in failed if row["setting"] not in missing]
+    found = [f"{row['setting']} ({row['reason']})" for row in others]
+    if missing:
+        found.append(f"{', '.join(missing)} (the package is missing or too old)")
     return f"\n\nNot measured: {'; '.join(found)}." if found else ""
 
 
@@ -107,7 +116,9 @@ def part(name: str, rows: Rows) -> str:
 def caption(data: Mapping[str, Any]) -> str:
     """What both tables have in common."""
     how = f"euler, {data['dtype']}, {data['memory_manager']} memory manager"
-    return f"{RANDOM} {how}. {machine(data)}"
+    times = data.get("repeats", 1)
+    how += ", each row sampled once" if times == 1 else f", medians of {times} runs"
+    return f"{RANDOM} {how}. {machine(data)}{packages(data)}"
 
 
 def full_size() -> str:
@@ -116,7 +127,8 @@ def full_size() -> str:
     parts = [part(name, rows) for name, rows in by_model(data["rows"]).items()]
     said = (
         "Speed-up is against the plain run; in rows of fewer steps it is that of an evaluation. "
-        "“ms” is the median time of an evaluation on the device, the first one left out."
+        "“ms” is the median time of an evaluation on the device, the first one left out. Another "
+        "kernel, or compiled blocks, round differently, so latents differ with nothing skipped."
     )
     return "\n\n".join([*parts, f"{said} {caption(data)}"])
 
@@ -146,3 +158,71 @@ def full_size_brief() -> str:
     columns = ["", *(f"{name}{sampled_as(rows)}" for name, rows in models.items())]
     said = "Times the speed of the plain run, and evaluations computed."
     return f"{markdown(columns, lines)}\n\n{said} {caption(data)}"
+
+
+def skipped_costs(rows: Rows) -> str:
+    """What a skipped evaluation takes of the time of a computed one, by technique."""
+    kinds = {
+        "with a preset": PRESETS,
+        "with a static step plan and no forecast": ("SCM fast static",),
+        "with TeaCache": ("TeaCache",),
+    }
+    parts = []
+    for name, settings in kinds.items():
+        costs = [
+            100 * row["ms_skipped"] / row["ms_computed"]
+            for row in rows
+            if row["setting"] in settings and "ms_skipped" in row
+        ]
+        if costs:
+            parts.append(f"{span(costs, '.1f')} % {name}")
+    if not parts:
+        return ""
+    return f"A skipped evaluation takes, of the time of a computed one, {', '.join(parts)}."
+
+
+def nothing_skipped(rows: Rows) -> str:
+    """What the pack costs and changes where it skips nothing, beside the plain run repeated."""
+
+    def slower(setting: str) -> list[float]:
+        found = [row for row in rows if row["setting"] == setting and "seconds" in row]
+        return [100 / row["speedup"] - 100 for row in found]
+
+    found = [row["identical"] for row in rows if row["setting"] == "nothing skipped"]
+    if not found:
+        return ""
+    same = "bit for bit that" if all(found) else f"in {sum(found)} of {len(found)} cases that"
+    said = (
+        f"With everything attached and nothing skipped, the latent is {same} of the plain run, and "
+        f"the time differs by {span(slower('nothing skipped'), '+.1f')} %"
+    )
+    again = slower("plain again")
+    noise = f"; that of the plain run sampled again by {span(again, '+.1f')} %" if again else ""
+    return f"{said}{noise}."
+
+
+def chosen_kernel(rows: Rows) -> str:
+    """What Attention Backend's ``auto`` took, and what it gave."""
+    found = [row for row in rows if row["setting"] == "attention auto" and row.get("said")]
+    if not found:
+        return ""
+    names = dict.fromkeys(
+        f"`{name}`" for row in found for name in re.findall(r"calls (\w+)", row["said"][0])
+    )
+    speedups = span([row["speedup"] for row in found], ".2f")
+    return (
+        f"Attention Backend's `auto` took {', '.join(names)}, and an evaluation became {speedups} "
+        "times as fast as with ComfyUI's own choice."
+    )
+
+
+def gpu_said() -> str:
+    """What both measurements on a GPU say, as a paragraph."""
+    data = load("full_size")
+    rows = data["rows"]
+    where = (
+        f"Measured on one {data['environment']['device']}, with random weights in "
+        f"{', '.join(by_model(rows))}."
+    )
+    parts = (where, skipped_costs(rows), nothing_skipped(rows), chosen_kernel(rows))
+    return " ".join(filter(None, (*parts, attention_said())))

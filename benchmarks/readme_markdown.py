@@ -35,3 +35,16 @@ def machine(data: Mapping[str, Any]) -> str:
         f"Measured on {e['date']}: {device}, {threads}, {e['system']}, ComfyUI "
         f"{e['comfyui']}, torch {e['torch']}, cache-dit {e['cache_dit']}."
     )
+
+
+def packages(data: Mapping[str, Any]) -> str:
+    """The attention packages that were there, as a sentence with a space before it, or nothing."""
+    found = data["environment"].get("attention_packages", {})
+    names = ", ".join(f"{name} {version}" for name, version in found.items())
+    return f" Installed: {names}." if names else ""
+
+
+def span(values: Sequence[float], form: str) -> str:
+    """From the least to the most, such as ``"1.13 to 1.19"``, or the one that all show."""
+    ends = list(dict.fromkeys(format(end, form) for end in (min(values), max(values))))
+    return " to ".join(ends)

@@ -17,7 +17,8 @@ from typing import Any
 # Also where another script loads this file by its path.
 sys.path.append(str(Path(__file__).resolve().parent))
 
-from readme_full_size import full_size, full_size_brief
+from readme_attention import attention, attention_brief
+from readme_full_size import full_size, full_size_brief, gpu_said
 from readme_markdown import NONE, Rows, load, machine, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -301,8 +302,9 @@ def target() -> str:
         ours = [f"{row['computed']:.1f} of {row['evaluations']:g}", f"{row['psnr']:.1f}"]
         line = [row["sampler"], f"{row['steps']}", f"{row['name']}×", *ours, *best]
         lines.append([*line, f"{max(own):.1f}" if own else NONE])
+    pictures = " or ".join(str(n) for n in sorted({r["pictures"] for r in data["rows"]}))
     caption = (
-        f"PSNR in dB of the latents to the full run, mean of {data['pictures']} pictures, cfg 1. "
+        f"PSNR in dB of the latents to the full run, mean of {pictures} pictures, cfg 1. "
         "The best other way is the nearest picture with at most one evaluation more, among the "
         "static SCM presets, eight thresholds of DBCache and of TeaCache, ComfyUI's EasyCache at "
         "four thresholds (in bfloat16, compared with the full run in bfloat16) and plain sampling "
@@ -316,6 +318,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "quality-full": quality_full,
     "video": video,
     "overhead": overhead,
+    "attention": attention,
+    "attention-brief": attention_brief,
     "attention-overhead": attention_overhead,
     "profiler": profiler,
     "performance": performance,
@@ -323,6 +327,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "memory": memory,
     "full-size": full_size,
     "full-size-brief": full_size_brief,
+    "gpu-said": gpu_said,
 }
 
 

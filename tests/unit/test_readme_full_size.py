@@ -1,4 +1,4 @@
-"""The tables of the speed on a GPU, from a file of results as the script writes it."""
+"""The tables of the speed on a GPU, from files of results as the scripts write them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,13 @@ ROWS = [
     timed("FLUX", "balanced", seconds=3.0, speedup=2.0, computed=11, identical=False, psnr=31.25)
     | {"ms_skipped": 9.0, "residual_bytes": 50 * 2**20},
     timed("FLUX", "speed, compiled", speedup=1.25, compile_seconds=41.0),
+    timed("FLUX", "nothing skipped", speedup=0.99),
+    timed("FLUX", "plain again", speedup=1.01),
+    timed("FLUX", "attention auto", speedup=1.14, steps=4)
+    | {"said": ["Attention Backend (auto): of 228 calls sdpa_cudnn 228 (output-preserving)."]},
     {"model": "FLUX", "setting": "attention sage", "reason": "sage: gives wrong results here"},
+    {"model": "FLUX", "setting": "attention a", "reason": "a: does not work (ImportError: old)"},
+    {"model": "FLUX", "setting": "attention b", "reason": "b: does not work (ImportError: old)"},
     {
         "model": "FLUX",
         "setting": "synchronisations",
@@ -45,6 +51,26 @@ ROWS = [
         "balanced": {"aten::item": 2.0, "Memcpy DtoH": 1.5, "evaluations": 10, "computed": 5},
     },
     timed("Wan", "plain", cfg=5.0, steps=10, seconds=24.0, evaluations=10, computed=10),
+    timed("Wan", "nothing skipped", speedup=0.998),
+    timed("Wan", "quality", ms_skipped=31.0),
+]
+
+
+def called(shape: str, tokens: int, backend: str, ms: float, exact: bool) -> dict[str, Any]:
+    """A row of one kernel as it is written."""
+    quality = "output-preserving" if exact else "quality-tradeoff"
+    row = {"shape": shape, "tokens": tokens, "backend": backend, "ran": backend, "ms": ms}
+    row |= {"error": 0.002 if exact else 0.039, "tflops": 500.0, "ratio_to_sdpa": 8.0 / ms}
+    return row | {"quality_class": quality}
+
+
+CALLS = [
+    called("Long", 9000, "sdpa", 8.0, exact=True),
+    called("Long", 9000, "flash3", 6.4, exact=True),
+    called("Long", 9000, "sage", 4.0, exact=False),
+    {"shape": "Long", "tokens": 9000, "backend": "broken", "reason": "broken: does not work here"},
+    called("Short", 4000, "sdpa", 8.0, exact=True),
+    called("Short", 4000, "sage", 10.0, exact=False),
 ]
 
 
@@ -57,6 +83,9 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     data = {"environment": ENVIRONMENT, "dtype": "bfloat16", "memory_manager": "classic"}
     text = json.dumps(data | {"rows": ROWS})
     (tmp_path / "full_size.json").write_text(text, encoding="utf-8")
+    installed = ENVIRONMENT | {"attention_packages": {"sageattention": "2.2.0"}}
+    data = {"environment": installed, "dtype": "bfloat16", "repeats": 10, "rows": CALLS}
+    (tmp_path / "attention.json").write_text(json.dumps(data), encoding="utf-8")
     monkeypatch.setattr(readme_markdown, "RESULTS", tmp_path)
     spec = importlib.util.spec_from_file_location(
         "readme_full_size", ROOT / "benchmarks" / "readme_full_size.py"
@@ -75,7 +104,10 @@ def test_every_row_is_shown(tables: ModuleType) -> None:
     assert "| 6.00 (compiling 41) |" in text
     assert "| plain, 10 of 10 computed | 1 | 0.5 |" in text
     assert "| balanced, 5 of 10 computed | 2 | 1.5 |" in text
-    assert "Not measured: attention sage (sage: gives wrong results here)." in text
+    assert (
+        "Not measured: attention sage (sage: gives wrong results here); attention a, attention b "
+        "(the package is missing or too old)."
+    ) in text
     assert "random weights" in text and "A GPU" in text
     assert "bfloat16, classic memory manager" in text
 
@@ -87,3 +119,49 @@ def test_the_short_table_has_a_column_a_model(tables: ModuleType) -> None:
     assert "| `balanced` | 2.00 (11 of 28) | – |" in text
     assert "| `ultra` |" not in text, "nobody measured it"
     assert "nothing of picture quality" in text
+    assert "attention" not in text, "what failed is no row of the short table"
+
+
+def test_the_text_is_made_of_the_rows(tables: ModuleType) -> None:
+    text = tables.gpu_said()
+    assert "one A GPU, with random weights in FLUX, Wan." in text
+    assert "4.5 to 15.5 % with a preset." in text, "nobody measured the other techniques"
+    assert "bit for bit that of the plain run" in text
+    assert "differs by +0.2 to +1.0 %; that of the plain run sampled again by -1.0 %." in text
+    assert "took `sdpa_cudnn`, and an evaluation became 1.14 times" in text
+    assert "at 4000, 9000 tokens" in text
+    assert "exact kernel (`sdpa`, `flash3`) 1.00, 1.25 times, error 2.0e-03" in text
+    assert "quantising kernel (`sage`) 0.80, 2.00 times, error 3.9e-02" in text
+
+
+def test_the_text_tells_a_latent_that_is_not_the_same(
+    tables: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = [*ROWS[:-2], timed("Wan", "nothing skipped", identical=False)]
+    assert "in 1 of 2 cases" in tables.nothing_skipped(changed)
+    few = [ROWS[0]]
+    monkeypatch.setattr(tables, "load", lambda _: {"environment": ENVIRONMENT, "rows": few})
+    monkeypatch.setattr(tables, "attention_said", lambda: "Alone.")
+    assert tables.gpu_said() == "Measured on one A GPU, with random weights in FLUX. Alone."
+
+
+def test_attention_kernels(tables: ModuleType) -> None:
+    import readme_attention
+
+    text = readme_attention.attention()
+    lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert [line.split(" | ")[:2] for line in lines] == [
+        ["| Short", "`sdpa`"],
+        ["| Short", "`sage`"],
+        ["| Long", "`sage`"],
+        ["| Long", "`flash3`"],
+        ["| Long", "`sdpa`"],
+    ]
+    assert "| Long | `sage` | quality-tradeoff | 9000 | 4.00 | 500 | 2.00 | 3.9e-02 |" in text
+    assert "not working on this device: `broken`." in text
+    assert "Installed: sageattention 2.2.0." in text
+    brief = readme_attention.attention_brief()
+    exact, quantising = "`flash3`: 6.40 ms, ratio 1.25", "`sage`: 4.00 ms, ratio 2.00"
+    assert (
+        f"| Long | {exact}, error 2.0e-03 | {quantising}, error 3.9e-02 | 9000 | 8.00 ms |" in brief
+    )

@@ -31,8 +31,8 @@ def test_tables_are_up_to_date(tables: ModuleType, path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "names"),
     [
-        (README, ("quality", "video", "overhead")),
-        (ROOT / "benchmarks" / "README.md", ("quality-full",)),
+        (README, ("quality", "video", "overhead", "full-size-brief", "attention-brief")),
+        (ROOT / "benchmarks" / "README.md", ("quality-full", "full-size", "attention")),
     ],
     ids=str,
 )
