@@ -276,6 +276,7 @@ def measure_all(
         if (way.kind, way.name) not in known:
             rows.append(bench.measure(way, steps, sampler))
             say(json.dumps(rows[-1]))
+            harness.write(options.output, data)
 
     def here() -> list[dict[str, Any]]:
         return [r for r in rows if (r["steps"], r["sampler"]) == (steps, sampler)]
@@ -289,7 +290,6 @@ def measure_all(
     for way in rivals():
         if way.kind in options.kinds:
             add(way)
-    harness.write(options.output, data)
 
 
 if __name__ == "__main__":

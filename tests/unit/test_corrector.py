@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -21,7 +22,7 @@ def euler(
     """Sample ``dx/dσ = velocity(σ)``; what is skipped takes the last computed velocity."""
     x = torch.zeros(2, 3)
     last = 0.0
-    for i, (sigma, target) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+    for i, (sigma, target) in enumerate(itertools.pairwise(sigmas)):
         last = velocity(sigma) if i in computed else last
         denoised = x - sigma * torch.full_like(x, last)
         before = denoised.clone()
@@ -62,7 +63,7 @@ def test_order_2_gives_back_a_quadratic_velocity_and_order_1_most_of_it() -> Non
 
 def test_nothing_skipped_changes_no_bit() -> None:
     corrector = Corrector()
-    for sigma, target in zip(SIGMAS, SIGMAS[1:], strict=False):
+    for sigma, target in itertools.pairwise(SIGMAS):
         x, denoised = torch.randn(1, 4), torch.randn(1, 4)
         assert corrector.computed(sigma, target, x, denoised) is denoised
 
