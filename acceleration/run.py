@@ -53,8 +53,6 @@ class Call:
     label: str
     """Name of the branch for people."""
     device: torch.device
-    sample: torch.Tensor | None = None
-    """The noisy latents that are evaluated, ``[B, C, …]``; the output is their denoised version."""
     mark: Mark = unmarked
     """Shows parts of our own work to a profiler."""
     conds: int = 1
@@ -135,7 +133,8 @@ class SamplingRun:
         self._window = sigma_window
         self._lock = threading.RLock()
         self.memory = memory
-        self._branches = Branches(technique, memory, technique.corrector and sampler in SAMPLERS)
+        corrects = technique.corrector and sampler in SAMPLERS
+        self._branches = Branches(technique, memory, corrects)
         self._targets: dict[int, Target] = {}
         self._spans: list[tuple[EvaluationRecord, Span]] = []
         self._reading: SigmaReading | None = None
@@ -314,10 +313,10 @@ class SamplingRun:
         self, call: Call, branch: Branch, place: Place, output: Any, skipped: bool
     ) -> Any:
         """The output with what earlier skipped evaluations got wrong given back."""
-        corrector, sample = branch.corrector, call.sample
-        if corrector is None or not isinstance(output, torch.Tensor) or sample is None:
+        corrector = branch.corrector
+        if corrector is None or not isinstance(output, torch.Tensor):
             return output
-        if self._blocked_for_run is not None or sample.shape != output.shape:
+        if self._blocked_for_run is not None:
             return output
         target = self._schedule.target_of(place.position)
         if target is None:
@@ -325,9 +324,9 @@ class SamplingRun:
             return output
         with call.mark("correction"):
             if skipped:
-                corrector.skipped(place.sigma, target, sample, output)
+                corrector.skipped(place.sigma, target, output)
                 return output
-            return corrector.computed(place.sigma, target, sample, output)
+            return corrector.computed(place.sigma, target, output)
 
     def _blocked(self, branch: Branch, shape: torch.Size, must_run: bool) -> str | None:
         if must_run:

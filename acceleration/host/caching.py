@@ -163,7 +163,6 @@ class CachingAttachment:
                 key=(id(executor.class_obj), *branch_key(x, options, control)),
                 label=branch_label(options),
                 device=x.device,
-                sample=x,
                 mark=getattr(options.get(PROFILE_KEY), "mark", unmarked),
                 conds=len(options.get("cond_or_uncond", ())),
             )
