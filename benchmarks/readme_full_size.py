@@ -118,7 +118,8 @@ def caption(data: Mapping[str, Any]) -> str:
     how = f"euler, {data['dtype']}, {data['memory_manager']} memory manager"
     times = data.get("repeats", 1)
     how += ", each row sampled once" if times == 1 else f", medians of {times} runs"
-    return f"{RANDOM} {how}. {machine(data)}{packages(data)}"
+    since = f" {data['changed_since']}" if "changed_since" in data else ""
+    return f"{RANDOM} {how}.{since} {machine(data)}{packages(data)}"
 
 
 def full_size() -> str:
