@@ -19,6 +19,7 @@ FORECASTS: dict[str, dict[str, Any]] = {
     "taylorseer 1": {"calibrator": "taylorseer", "taylorseer_order": 1},
     "foca": {"calibrator": "foca"},
     "trajectory 1": {"calibrator": "trajectory", "taylorseer_order": 1},
+    "blend": {"calibrator": "blend"},
 }
 MODES = ("cpu", "gpu_bf16", "gpu_fp8")
 FIRST_SEED = 1000
