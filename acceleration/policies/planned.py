@@ -196,5 +196,6 @@ class Planned:
             "approximation": self.label,
             "target_speedup": self.speedup,
             "calibrator": self.calibrator,
+            "corrector": self.corrector,
             "residual_device": self.residual_device,
         }
