@@ -284,31 +284,23 @@ def target() -> str:
     """A target speed-up beside the best of the other ways."""
     data = load("target")
     columns = ["sampler", "steps", "target", "computed", "PSNR", "best other way", "its computed"]
-    columns += ["its PSNR", "thresholds with `blend`"]
+    columns += ["its PSNR"]
     lines = []
     for row in (r for r in data["rows"] if r["kind"] == "target"):
         rival = best_rival(row, data["rows"])
-        own = [
-            r["psnr"]
-            for r in data["rows"]
-            if r["kind"] == OWN_FORECAST
-            and (r["steps"], r["sampler"]) == (row["steps"], row["sampler"])
-            and r["computed"] <= row["computed"] + 1
-        ]
         best = [NONE] * 3
         if rival:
             name = f"{rival['kind']} {rival['name']}"
             best = [name, f"{rival['computed']:.1f}", f"{rival['psnr']:.1f}"]
         ours = [f"{row['computed']:.1f} of {row['evaluations']:g}", f"{row['psnr']:.1f}"]
-        line = [row["sampler"], f"{row['steps']}", f"{row['name']}×", *ours, *best]
-        lines.append([*line, f"{max(own):.1f}" if own else NONE])
+        lines.append([row["sampler"], f"{row['steps']}", f"{row['name']}×", *ours, *best])
     pictures = " or ".join(str(n) for n in sorted({r["pictures"] for r in data["rows"]}))
     caption = (
         f"PSNR in dB of the latents to the full run, mean of {pictures} pictures, cfg 1. "
         "The best other way is the nearest picture with at most one evaluation more, among the "
         "static SCM presets, eight thresholds of DBCache and of TeaCache, ComfyUI's EasyCache at "
         "four thresholds (in bfloat16, compared with the full run in bfloat16) and plain sampling "
-        "with fewer steps. The last column uses this pack's forecast with DBCache's thresholds."
+        "with fewer steps."
     )
     return f"{markdown(columns, lines, texts=3)}\n\n{caption} {machine(data)}"
 
