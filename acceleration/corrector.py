@@ -32,8 +32,8 @@ SAME = 1e-5
 class Corrector:
     """What one branch owes, in the units of its latent ``[B, C, …]``."""
 
-    _known: list[tuple[float, torch.Tensor]] = field(default_factory=list)
-    """Sigma and result of the last computed evaluation, or nothing."""
+    _known: tuple[float, torch.Tensor] | None = None
+    """Sigma and result of the last computed evaluation."""
     _gap: list[tuple[float, float]] = field(default_factory=list)
     """Sigmas and weights of the skipped evaluations since."""
     _spent: torch.Tensor | None = None
@@ -41,7 +41,7 @@ class Corrector:
 
     def skipped(self, sigma: float, target: float, denoised: torch.Tensor) -> None:
         """Note the result of a skipped evaluation of the step from ``sigma`` to ``target``."""
-        if not self._known or not sigma > target > 0:
+        if self._known is None or not sigma > target > 0:
             return
         weight = 1.0 / target - 1.0 / sigma
         spent = denoised * weight
@@ -57,7 +57,7 @@ class Corrector:
         if self._spent is not None and abs(sigma - target) <= SAME * sigma:
             return denoised  # a step that leads nowhere cannot give anything back
         owed = self._owed(sigma, denoised)
-        self._known = [(sigma, denoised.clone())]
+        self._known = (sigma, denoised.clone())
         if owed is None or not sigma > target > 0:
             return denoised
         return denoised + owed.div_(1.0 / target - 1.0 / sigma)
@@ -66,9 +66,9 @@ class Corrector:
         """What interpolation makes of the gap, less what was made of it."""
         spent, gap = self._spent, self._gap
         self._spent, self._gap = None, []
-        if spent is None:
+        if spent is None or self._known is None:
             return None
-        ((before, known),) = self._known
+        before, known = self._known
         # Schedules may rise again; what does not lie between the two is not interpolated.
         if before - sigma <= SAME * before or not all(before >= at >= sigma for at, _ in gap):
             return None
@@ -78,8 +78,9 @@ class Corrector:
 
     def forget(self) -> None:
         """Owe nothing and know nothing."""
-        self._known, self._gap, self._spent = [], [], None
+        self._known, self._gap, self._spent = None, [], None
 
     def tensors(self) -> list[torch.Tensor]:
         """Every tensor kept."""
-        return [d for _, d in self._known] + ([self._spent] if self._spent is not None else [])
+        kept = (self._known[1] if self._known is not None else None, self._spent)
+        return [tensor for tensor in kept if tensor is not None]
