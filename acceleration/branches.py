@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from .corrector import Corrector
+from .corrector import SAMPLERS, Corrector
 from .forecast import Forecast, make_forecast
 from .policies import Policy, RunInfo, Technique
 from .report import RunReport
@@ -53,10 +53,10 @@ class Branch:
 class Branches:
     """The branches of one run, by their identity. Threads of several devices may use it."""
 
-    def __init__(self, technique: Technique, memory: Memory, corrects: bool = False) -> None:
+    def __init__(self, technique: Technique, memory: Memory, sampler: str = "") -> None:
         self._technique = technique
         self._memory = memory
-        self._corrects = corrects
+        self._sampler = sampler
         self._lock = threading.RLock()
         self._branches: dict[Hashable, Branch] = {}
         self._policies: dict[tuple[torch.device, int], Policy] = {}
@@ -79,7 +79,7 @@ class Branches:
                 self._store.expected_tensors = self.expected_tensors // together
                 self._named += 1
                 branch = Branch(f"branch-{self._named}", label, device, self.new_forecast())
-                branch.corrector = Corrector() if self._corrects else None
+                branch.corrector = self._new_corrector()
                 self._branches[key] = branch
             return branch
 
@@ -87,6 +87,12 @@ class Branches:
         """A forecast that knows nothing yet."""
         technique = self._technique
         return make_forecast(technique.calibrator, technique.taylorseer_order, self._store)
+
+    def _new_corrector(self) -> Corrector | None:
+        """A corrector that owes nothing, where the user and the sampler allow one."""
+        if not self._technique.corrector or self._sampler not in SAMPLERS:
+            return None
+        return Corrector(SAMPLERS[self._sampler])
 
     def policy(self, branch: Branch, network: int, info: RunInfo) -> Policy:
         """The policy that decides for a branch: one for each device and network."""

@@ -1,8 +1,8 @@
 """Which evaluations of a run to spend in full, when their number is given.
 
 They are spread by a density over the schedule: dense at the start, where the picture is laid out,
-at the very end, where fine detail appears, and where a step takes away much noise. The measured
-change of the first blocks moves them a little during the run.
+and where a step takes away much noise. A surprising change of the first blocks moves them during
+the run.
 """
 
 from __future__ import annotations
@@ -12,45 +12,33 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+# The density of computed evaluations was tuned on the demo models, with 4 pictures a trial, for 5
+# to 19 evaluations of 20, 28 and 50, with corrector; it does as well without. Neighbouring values
+# differ by about 1 dB, which is what two sets of seeds do.
 
-@dataclass(frozen=True)
-class Shape:
-    """How a plan spreads computed evaluations.
+START, START_WIDTH = 6.0, 0.2
+"""Extra density at the start, and over which share of the noise it falls to 1/e."""
 
-    Tuned on the demo models, 4 to 8 pictures a trial; neighbouring values differ by about 1 dB,
-    which is what two sets of seeds do.
-    """
+END, END_WIDTH = 0.8, 0.8
+"""The same for the end, so that the density does not fall on: fine detail appears there."""
 
-    head: int
-    """Evaluations computed at the start."""
-    start: float
-    """Extra density at the start."""
-    start_width: float
-    """Over which share of the schedule it falls to 1/e."""
-    end: float
-    end_width: float
-    stretch: float
-    """How much the width of a step in noise counts: 1 spreads evaluations over noise, 0 over steps.
-    On the video demo model, whose schedule is shifted by 8, 0 loses to fewer steps and 1 is worse
-    too."""
-    last_worth: float
-    """The last step gets one for sure where the density gives it this share of an evaluation."""
-    tail: float
-    """Intervals left between the last evaluation that is planned freely and the end."""
-    tail_to_last: float
-    """The same, where the last evaluation is kept."""
-    spread: float
-    """Measured change weighs an evaluation by at most this factor, and at least its inverse. More
-    lost up to 2 dB on the demo models: the first block's change is a noisy guide."""
+STRETCH = 0.65
+"""How much the width of a step in noise counts: 1 spreads evaluations over noise, 0 over steps. On
+the video demo model, whose schedule is shifted by 8, 0 loses to fewer steps and 1 is worse too."""
 
+LAST_WORTH = 0.4
+"""The last step gets one for sure where the density gives it this share of an evaluation."""
 
-FORECAST = Shape(2, 12.0, 0.3, 5.0, 0.06, 0.5, 0.4, 0.5, 0.5, 1.25)
-"""Nothing is given back: dense at the start, where errors stay in the picture for good, and two
-evaluations to begin with, as one alone gives a forecast nothing to go by."""
+TAIL = 0.15
+"""Intervals between the last evaluation and the end, where the last step is not kept: after a long
+tail the picture would be a forecast over many steps, which nothing corrects."""
 
-CORRECTED = Shape(1, 4.0, 0.2, 1.0, 0.15, 0.6, 0.35, 0.5, 0.0, 1.1)
-"""The next computed evaluation gives back what skipped ones got wrong (see ``corrector``), so the
-start needs less and the end, which nothing follows, more."""
+SURPRISE = 3.0
+"""A change this many times the typical one, or that part of it, moves the plan; usual ones do not,
+as the first block's change is a noisy guide: following it lost up to 5 dB on the demo models."""
+
+MOST_WEIGHT = 1.5
+"""A surprising change weighs an evaluation by at most this factor, and at least its inverse."""
 
 TYPICAL_OF = 4
 """How many changes make the typical one that the next is compared with."""
@@ -73,13 +61,13 @@ EVALUATIONS_PER_STEP = {
 until the run has shown it."""
 
 
-def density(fraction: float, shape: Shape = FORECAST) -> float:
+def density(fraction: float) -> float:
     """Relative density of computed evaluations at a place of the schedule, 0 to 1."""
-    start = shape.start * math.exp(-fraction / shape.start_width)
-    return 1.0 + start + shape.end * math.exp(-(1.0 - fraction) / shape.end_width)
+    start = START * math.exp(-fraction / START_WIDTH)
+    return 1.0 + start + END * math.exp(-(1.0 - fraction) / END_WIDTH)
 
 
-def densities(sigmas: Sequence[float], shape: Shape = FORECAST) -> tuple[float, ...]:
+def densities(sigmas: Sequence[float]) -> tuple[float, ...]:
     """Density of computed evaluations for every step of a schedule.
 
     Parameters
@@ -93,12 +81,12 @@ def densities(sigmas: Sequence[float], shape: Shape = FORECAST) -> tuple[float, 
     steps = max(len(noise) - 1, 0)
     span = (noise[0] - noise[-1]) if steps else 0.0
     if span <= 0:
-        return tuple(density(i / max(steps - 1, 1), shape) for i in range(steps))
+        return tuple(density(i / max(steps - 1, 1)) for i in range(steps))
     found = []
     for i in range(steps):
         width = max(abs(noise[i] - noise[i + 1]) / span * steps, 1e-3)
         place = min(max((noise[0] - noise[i]) / span * steps / max(steps - 1, 1), 0.0), 1.0)
-        found.append(density(place, shape) * width**shape.stretch)
+        found.append(density(place) * width**STRETCH)
     return tuple(found)
 
 
@@ -116,15 +104,12 @@ class EvaluationPlan:
         Name of the sampler function, for how many evaluations a step has.
     first
         The step at which this branch begins; what lies before is not its own.
-    shape
-        The one that ``density`` was made with.
     """
 
     density: Sequence[float]
     share: float
     sampler: str = ""
     first: int = 0
-    shape: Shape = FORECAST
     computed: int = 0
     seen: int = 0
     _passed: list[float] = field(default_factory=list)
@@ -138,8 +123,8 @@ class EvaluationPlan:
         self._last = len(self.density) - 1
         # The last step decides fine detail, the more so the wider it is.
         worth = self.share * (self._last + 1) * self.density[-1] / sum(self.density)
-        self._keeps_last = worth >= self.shape.last_worth
-        self._tail = self.shape.tail_to_last if self._keeps_last else self.shape.tail
+        self._keeps_last = worth >= LAST_WORTH
+        self._tail = 0.0 if self._keeps_last else TAIL
 
     def _left(self, step: int) -> list[int]:
         """Steps of the evaluations to come, this one included."""
@@ -158,15 +143,16 @@ class EvaluationPlan:
         self.seen += 1
 
     def _weight(self, change: float | None) -> float:
-        """How much more than lately the input changed, damped."""
+        """How much more than lately the input changed, where that is a surprise."""
         if change is None or not math.isfinite(change):
             return 1.0
         typical = sum(self._changes) / len(self._changes) if self._changes else change
         self._changes.append(change)
-        if typical <= 0:
+        if typical <= 0 or typical / SURPRISE <= change <= typical * SURPRISE:
             return 1.0
-        spread = self.shape.spread
-        return min(max(math.sqrt(change / typical), 1 / spread), spread)
+        ratio = change / typical
+        beyond = ratio / SURPRISE if ratio > 1 else ratio * SURPRISE
+        return min(max(math.sqrt(beyond), 1 / MOST_WEIGHT), MOST_WEIGHT)
 
     def wants(self, step: int, change: float | None) -> bool:
         """Whether to compute the evaluation at hand.
@@ -177,7 +163,7 @@ class EvaluationPlan:
         self._passed.append(self.density[step] * self._weight(change))
         coming = self._left(step)
         budget = self.share * (self.seen - 1 + len(coming)) - self.computed
-        if self.seen <= min(self.shape.head, round(budget) + self.computed):
+        if self.seen == 1 and round(budget) >= 1:
             return True
         if int(budget + 0.5) >= len(coming):
             return True

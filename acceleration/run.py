@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from .branches import Branch, Branches, Memory
-from .corrector import SAMPLERS
 from .errors import AccelerationError
 from .evaluation import BlockPlan, Evaluation, TapPoint
 from .families import Structure, Tap, describe
@@ -133,8 +132,7 @@ class SamplingRun:
         self._window = sigma_window
         self._lock = threading.RLock()
         self.memory = memory
-        corrects = technique.corrector and sampler in SAMPLERS
-        self._branches = Branches(technique, memory, corrects)
+        self._branches = Branches(technique, memory, sampler)
         self._targets: dict[int, Target] = {}
         self._spans: list[tuple[EvaluationRecord, Span]] = []
         self._reading: SigmaReading | None = None
@@ -323,10 +321,8 @@ class SamplingRun:
             corrector.forget()
             return output
         with call.mark("correction"):
-            if skipped:
-                corrector.skipped(place.sigma, target, output)
-                return output
-            return corrector.computed(place.sigma, target, output)
+            note = corrector.skipped if skipped else corrector.computed
+            return note(place.sigma, target, output)
 
     def _blocked(self, branch: Branch, shape: torch.Size, must_run: bool) -> str | None:
         if must_run:

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from ..corrector import SAMPLERS
 from ..errors import AccelerationError
-from ..evaluation_plan import CORRECTED, FORECAST, EvaluationPlan, densities
+from ..evaluation_plan import EvaluationPlan, densities
 from ..families import Structure, Tap
 from ..report import RunReport
 from ..signals import thinned
@@ -76,10 +75,8 @@ class PlannedPolicy:
     def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
         plan = self._plans.get(branch)
         if plan is None:
-            sampler = self._info.sampler
-            shape = CORRECTED if sampler in SAMPLERS else FORECAST
-            density = densities(self._info.schedule.sigmas, shape)
-            plan = EvaluationPlan(density, self._share, sampler, step, shape)
+            density = densities(self._info.schedule.sigmas)
+            plan = EvaluationPlan(density, self._share, self._info.sampler, step)
             self._plans[branch] = plan
         change = self._change(branch, signal)
         wanted = plan.wants(step, change)
