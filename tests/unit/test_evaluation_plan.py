@@ -81,7 +81,7 @@ def test_a_surprising_change_brings_an_evaluation_nearer() -> None:
             changes[where - before] = 0.1 * factor ** (4 - before)
         return spend(EvaluationPlan(even(50), 0.3), euler(50), changes)
 
-    assert quiet[where - 1] == "." and moved(10.0)[where - 1] == "X"
+    assert "X" in moved(10.0)[where - 2 : where] and "X" not in quiet[where - 2 : where]
     assert abs(moved(10.0).count("X") - quiet.count("X")) <= 1
     assert moved(1.5) == quiet, "usual changes move nothing"
 
@@ -102,7 +102,6 @@ def test_a_branch_that_begins_late_gets_its_share() -> None:
     assert abs(picture.count("X") - 7) <= 1
 
 
-def test_density_is_highest_at_the_start_and_does_not_fall_on() -> None:
+def test_density_is_highest_at_the_start_and_rises_again() -> None:
     middle = density(0.5)
-    assert density(0.0) > 2 * middle
-    assert density(1.0) == pytest.approx(middle, rel=0.1)
+    assert density(0.0) > 2 * middle and density(1.0) > 1.1 * middle
