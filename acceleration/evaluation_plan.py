@@ -33,12 +33,17 @@ TAIL = 0.15
 """Intervals between the last evaluation and the end, where the last step is not kept: after a long
 tail the picture would be a forecast over many steps, which nothing corrects."""
 
+TAIL_TO_LAST, FEW = 0.3, 1 / 3
+"""Intervals before the last step, where that is kept and less than this share is computed: two
+evaluations in a row would be a waste there."""
+
 SURPRISE = 3.0
-"""A change this many times the typical one, or that part of it, moves the plan; usual ones do not,
-as the first block's change is a noisy guide: following it lost up to 5 dB on the demo models."""
+"""A change more than this many times the typical one brings the next evaluation nearer. Usual ones
+do not, as the first block's change is a noisy guide: following it lost up to 5 dB on the demo
+models, and so did waiting where it is small (heun evaluates every sigma twice)."""
 
 MOST_WEIGHT = 1.5
-"""A surprising change weighs an evaluation by at most this factor, and at least its inverse."""
+"""A surprising change weighs an evaluation by at most this factor."""
 
 TYPICAL_OF = 4
 """How many changes make the typical one that the next is compared with."""
@@ -124,7 +129,9 @@ class EvaluationPlan:
         # The last step decides fine detail, the more so the wider it is.
         worth = self.share * (self._last + 1) * self.density[-1] / sum(self.density)
         self._keeps_last = worth >= LAST_WORTH
-        self._tail = 0.0 if self._keeps_last else TAIL
+        self._tail = TAIL
+        if self._keeps_last:
+            self._tail = TAIL_TO_LAST if self.share < FEW else 0.0
 
     def _left(self, step: int) -> list[int]:
         """Steps of the evaluations to come, this one included."""
@@ -148,11 +155,9 @@ class EvaluationPlan:
             return 1.0
         typical = sum(self._changes) / len(self._changes) if self._changes else change
         self._changes.append(change)
-        if typical <= 0 or typical / SURPRISE <= change <= typical * SURPRISE:
+        if typical <= 0 or change <= typical * SURPRISE:
             return 1.0
-        ratio = change / typical
-        beyond = ratio / SURPRISE if ratio > 1 else ratio * SURPRISE
-        return min(max(math.sqrt(beyond), 1 / MOST_WEIGHT), MOST_WEIGHT)
+        return min(math.sqrt(change / typical / SURPRISE), MOST_WEIGHT)
 
     def wants(self, step: int, change: float | None) -> bool:
         """Whether to compute the evaluation at hand.

@@ -236,6 +236,21 @@ def report_of(model: Any) -> Any:
     return host.last_report(model)
 
 
+def context_windows(schedule: str, length: int, overlap: int, stride: int = 1) -> Any:
+    """The host's handler of sliding windows over the frames of a video, for ``model_options``."""
+    import comfy.context_windows as windows
+
+    return windows.IndexListContextHandler(
+        context_schedule=windows.get_matching_context_schedule(schedule),
+        fuse_method=windows.get_matching_fuse_method("pyramid"),
+        context_length=length,
+        context_overlap=overlap,
+        context_stride=stride,
+        closed_loop=False,
+        dim=2,
+    )
+
+
 def control_for(name: str) -> TinyControl:
     """A ControlNet that adds seeded noise after every block where this family takes it."""
     generator = torch.Generator().manual_seed(7)

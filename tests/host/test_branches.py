@@ -132,18 +132,8 @@ def test_the_watch_would_see_a_mix(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_context_windows_keep_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sliding windows repeat the same uuids; the window tells which is which."""
-    import comfy.context_windows as windows
-
     model = tm.make_model("wan")
-    handler = windows.IndexListContextHandler(
-        context_schedule=windows.get_matching_context_schedule("standard_static"),
-        fuse_method=windows.get_matching_fuse_method("pyramid"),
-        context_length=4,
-        context_overlap=1,
-        context_stride=1,
-        closed_loop=False,
-        dim=2,
-    )
+    handler = tm.context_windows("standard_static", 4, 1)
     model.model_options["context_handler"] = handler
     accelerated = tm.attach(model, **STATIC)
     output = tm.sample(accelerated, "wan", steps=10, latent=(16, 7, 8, 8))
@@ -155,18 +145,8 @@ def test_context_windows_keep_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_windows_that_moved_on_are_forgotten() -> None:
     """Uniform schedules shift their windows with the step; old residuals must not pile up."""
-    import comfy.context_windows as windows
-
     model = tm.make_model("wan")
-    handler = windows.IndexListContextHandler(
-        context_schedule=windows.get_matching_context_schedule("standard_uniform"),
-        fuse_method=windows.get_matching_fuse_method("pyramid"),
-        context_length=4,
-        context_overlap=2,
-        context_stride=2,
-        closed_loop=False,
-        dim=2,
-    )
+    handler = tm.context_windows("standard_uniform", 4, 2, stride=2)
     plain = tm.attach(model)
     tm.sample(plain, "wan", steps=16, latent=(16, 4, 8, 8))
     model.model_options["context_handler"] = handler

@@ -230,19 +230,10 @@ def test_a_sampler_it_does_not_know_runs_as_without_it_and_is_named(node: str) -
 
 
 def test_context_windows_are_corrected_each_on_its_own() -> None:
-    import comfy.context_windows as windows
     import comfy.sd
 
     video = comfy.sd.load_diffusion_model(str(MODELS / "dit_accel_demo_wan.safetensors"))
-    video.model_options["context_handler"] = windows.IndexListContextHandler(
-        context_schedule=windows.get_matching_context_schedule("standard_static"),
-        fuse_method=windows.get_matching_fuse_method("pyramid"),
-        context_length=3,
-        context_overlap=1,
-        context_stride=1,
-        closed_loop=False,
-        dim=2,
-    )
+    video.model_options["context_handler"] = tm.context_windows("standard_static", 3, 1)
     latent = torch.zeros(1, *moving_shapes.LATENT_SHAPE)
     prompt = [[moving_shapes.text_embedding("red circle moving right"), {}]]
 
