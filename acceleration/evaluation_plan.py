@@ -33,7 +33,7 @@ TAIL = 0.15
 """Intervals between the last evaluation and the end, where the last step is not kept: after a long
 tail the picture would be a forecast over many steps, which nothing corrects."""
 
-TAIL_TO_LAST, FEW = 0.3, 1 / 3
+TAIL_TO_LAST, FEW = 0.4, 1 / 3
 """Intervals before the last step, where that is kept and less than this share is computed: two
 evaluations in a row would be a waste there."""
 
