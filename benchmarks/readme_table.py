@@ -264,20 +264,16 @@ def performance() -> str:
     return f"{markdown(columns, lines, texts=4)}\n\n{caption} {machine(data)}"
 
 
-def best_rival(row: Mapping[str, Any], rows: Rows) -> Mapping[str, Any] | None:
-    """The nearest picture that another way reaches with at most one evaluation more."""
+def rivals_of(row: Mapping[str, Any], rows: Rows) -> list[Mapping[str, Any]]:
+    """What other ways reach with at most one evaluation more, the nearest picture first."""
     same = [
         other
         for other in rows
         if all(other[key] == row[key] for key in ("steps", "sampler"))
-        and other["kind"] not in ("target", OWN_FORECAST)
+        and other["kind"] != "target"
         and other["computed"] <= row["computed"] + 1
     ]
-    return max(same, key=lambda other: other["psnr"], default=None)
-
-
-OWN_FORECAST = "DBCache, blend"
-"""Thresholds with the forecast of the target, which is this pack's own; no rival's way."""
+    return sorted(same, key=lambda other: -other["psnr"])
 
 
 def target() -> str:
@@ -287,9 +283,8 @@ def target() -> str:
     columns += ["its PSNR"]
     lines = []
     for row in (r for r in data["rows"] if r["kind"] == "target"):
-        rival = best_rival(row, data["rows"])
         best = [NONE] * 3
-        if rival:
+        for rival in rivals_of(row, data["rows"])[:1]:
             name = f"{rival['kind']} {rival['name']}"
             best = [name, f"{rival['computed']:.1f}", f"{rival['psnr']:.1f}"]
         ours = [f"{row['computed']:.1f} of {row['evaluations']:g}", f"{row['psnr']:.1f}"]

@@ -4,11 +4,14 @@ For each number of steps and each sampler, every way is sampled for every prompt
 demo model at cfg 1 and compared with the full run of the same noise; `computed` and `psnr` are
 means. `off_plan` is the largest distance of a target's computed evaluations from its plan.
 EasyCache of ComfyUI runs in bfloat16, where its in-place write into float32 outputs does not
-matter, and is compared with the full run in bfloat16. The rivals use the last residual as they do
-by default, and Cache-DiT's thresholds once more with the forecast that the target uses.
+matter, and is compared with the full run in bfloat16. The rivals use the last residual, as they do
+by default.
 
 Rows are written as they come, so `--resume` goes on after an interruption. A busy machine does no
 harm: nothing is timed, and `--jobs` shares the work among as many processes of one thread.
+`--finalists 3` keeps that work small: every way is measured with `--prompts` and `--seeds`, then the
+targets and, for each of them, the three other ways that came nearest are measured with all prompts
+and two seeds, and those rows replace the first ones.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,17 +27,21 @@ from typing import Any
 
 import harness
 from harness import say
+from readme_table import rivals_of
 
 FIRST_SEED = 1000
 TARGETS = (1.5, 2.0, 2.5, 3.0)
-THRESHOLDS = (0.06, 0.12, 0.18, 0.24, 0.32, 0.40, 0.50, 0.60)
 TEACACHE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 EASYCACHE = (0.05, 0.1, 0.2, 0.3)
-LIMITS = {0.06: 2, 0.12: 2, 0.18: 3, 0.24: 3, 0.32: 4, 0.40: 4, 0.50: 6, 0.60: 6}
-"""``max_continuous_cached_steps`` that goes with a threshold."""
+DBCACHE = {0.06: 2, 0.12: 2, 0.18: 3, 0.24: 3, 0.32: 4, 0.40: 4, 0.50: 6, 0.60: 6}
+"""Thresholds with the ``max_continuous_cached_steps`` that goes with each."""
 
+KINDS = ("target", "plain", "SCM", "DBCache", "TeaCache", "EasyCache")
+PROMPTS, SEEDS = 8, 2
 
-KINDS = ("target", "plain", "SCM", "DBCache", "DBCache, blend", "TeaCache", "EasyCache")
+Row = dict[str, Any]
+Schedule = tuple[int, str]
+"""Number of steps and name of the sampler."""
 
 
 @dataclass(frozen=True)
@@ -171,44 +178,67 @@ def count_easycache(bench: TargetBench) -> None:
     bench.demo.sample_sigmas = sample  # type: ignore[method-assign]
 
 
-def rivals() -> Iterator[Way]:
-    """Every other way, without plain sampling."""
+def every_way(data: dict[str, Any], schedule: Schedule, wanted: list[str]) -> Iterator[Way]:
+    """The ways to decide that are wanted, by kind or by kind and name.
+
+    Plain sampling goes by the targets' rows, which are there by then.
+    """
+    for way in _every_way(data, schedule, wanted):
+        if way.kind in wanted or full_name(way) in wanted:
+            yield way
+
+
+def _every_way(data: dict[str, Any], schedule: Schedule, wanted: list[str]) -> Iterator[Way]:
+    for target in TARGETS:
+        yield Way("target", f"{target:g}", target)
+    fewer = [int(name.split()[1]) for name in wanted if name.startswith("plain ")]
+    for steps in fewer or plain_steps(rows_of(data, schedule), schedule[0]):
+        yield Way("plain", f"{steps}", steps)
     for preset in ("slow", "medium", "fast", "ultra"):
-        inputs = {"scm_preset": preset, "scm_policy": "static"}
-        yield Way("SCM", preset, inputs)
-    for forecast in ("none", "blend"):
-        for threshold in THRESHOLDS:
-            inputs = {
-                "residual_diff_threshold": threshold,
-                "max_continuous_cached_steps": LIMITS[threshold],
-                "calibrator": forecast,
-            }
-            yield Way(
-                "DBCache" if forecast == "none" else "DBCache, blend", f"{threshold:g}", inputs
-            )
+        yield Way("SCM", preset, {"scm_preset": preset, "scm_policy": "static"})
+    for threshold, limit in DBCACHE.items():
+        inputs = {"residual_diff_threshold": threshold, "max_continuous_cached_steps": limit}
+        yield Way("DBCache", f"{threshold:g}", inputs)
     for threshold in TEACACHE:
         yield Way("TeaCache", f"{threshold:g}", threshold)
     for threshold in EASYCACHE:
         yield Way("EasyCache", f"{threshold:g}", threshold)
 
 
-def plain_steps(rows: list[dict[str, Any]], steps: int) -> list[int]:
+def plain_steps(rows: list[Row], steps: int) -> list[int]:
     """Fewer steps whose evaluations are those of the targets, and one more."""
-    full = max(r["evaluations"] for r in rows)
+    full = max((r["evaluations"] for r in rows), default=steps)
     found = {round(r["computed"] * steps / full) for r in rows if r["kind"] == "target"}
     return sorted({s for n in found for s in (n, n + 1)})
 
 
+def finalists(rows: list[Row], most: int) -> list[str]:
+    """The targets and the other ways that came nearest to the full run beside each."""
+    targets = [row for row in rows if row["kind"] == "target"]
+    others = [other for row in targets for other in rivals_of(row, rows)[:most]]
+    return ["target", *dict.fromkeys(f"{other['kind']} {other['name']}" for other in others)]
+
+
+def full_name(way: Way) -> str:
+    return f"{way.kind} {way.name}"
+
+
+def rows_of(data: dict[str, Any], schedule: Schedule) -> list[Row]:
+    """What has been measured of one schedule."""
+    return [row for row in data["rows"] if (row["steps"], row["sampler"]) == schedule]
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--prompts", type=int, default=8, help="how many of them: %(default)s")
-    parser.add_argument("--seeds", type=int, default=2, help="seeds a prompt: %(default)s")
+    parser.add_argument("--prompts", type=int, default=PROMPTS, help="how many: %(default)s")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds a prompt: %(default)s")
     parser.add_argument("--steps", type=int, nargs="+", default=[28, 20, 50])
     parser.add_argument(
         "--samplers", nargs="+", default=["euler", "dpmpp_2m", "heun", "res_multistep"]
     )
     parser.add_argument(
-        "--kinds", nargs="+", default=list(KINDS), choices=KINDS, help="plain needs target"
+        "--ways", nargs="+", default=list(KINDS), help="kinds, or single ones as 'plain 12'"
     )
+    parser.add_argument("--finalists", type=int, default=0, metavar="N", help="see above")
     parser.add_argument("--jobs", type=int, default=1, help="processes: %(default)s")
     parser.add_argument("--resume", action="store_true", help="keep rows of the output file")
     parser.add_argument("--output", type=Path, default=harness.RESULTS / "target.json")
@@ -218,78 +248,77 @@ def main(options: argparse.Namespace, environment: Any) -> int:
     data: dict[str, Any] = {"environment": harness.describe(environment), "rows": []}
     if options.resume and options.output.exists():
         data["rows"] = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
-    if options.jobs > 1:
-        share_out(data, options)
-        return 0
-    bench = TargetBench(options.prompts, options.seeds)
-    if "EasyCache" in options.kinds:
-        count_easycache(bench)
-    for steps in options.steps:
-        for sampler in options.samplers:
-            measure_all(bench, data, steps, sampler, options)
-            harness.write(options.output, data)
+    schedules = [(steps, sampler) for steps in options.steps for sampler in options.samplers]
+    measure = measure_here if options.jobs == 1 else share_out
+    measure(data, dict.fromkeys(schedules, options.ways), options)
+    if options.finalists:
+        nearest = {s: finalists(rows_of(data, s), options.finalists) for s in schedules}
+        options.prompts, options.seeds = PROMPTS, SEEDS
+        measure(data, nearest, options)
     return 0
 
 
-def share_out(data: dict[str, Any], options: argparse.Namespace) -> None:
-    """Measure every schedule and kind in a process of its own, the longest first."""
-    shares = [("target", "plain"), *((kind,) for kind in KINDS[2:])]
-    tasks = [
-        (steps, sampler, kinds)
-        for steps in sorted(options.steps, reverse=True)
-        for sampler in sorted(options.samplers, key=lambda s: s != "heun")
-        for share in shares
-        if (kinds := [kind for kind in share if kind in options.kinds])
-    ]
+def measure_here(
+    data: dict[str, Any], wanted: Mapping[Schedule, list[str]], options: argparse.Namespace
+) -> None:
+    """Measure what is missing, one way after the other."""
+    bench = TargetBench(options.prompts, options.seeds)
+    if any(name.startswith("EasyCache") for names in wanted.values() for name in names):
+        count_easycache(bench)
+    for schedule, names in wanted.items():
+        for way in every_way(data, schedule, names):
+            if not is_known(data, schedule, full_name(way), options):
+                row = bench.measure(way, *schedule)
+                say(json.dumps(row))
+                take(data, [row], options)
 
+
+def share_out(
+    data: dict[str, Any], wanted: Mapping[Schedule, list[str]], options: argparse.Namespace
+) -> None:
+    """Measure every schedule and kind in a process of its own, the longest first."""
+    tasks = []
+    for schedule in sorted(wanted, key=lambda s: -s[0] * (2 if s[1] == "heun" else 1)):
+        missing = [n for n in wanted[schedule] if not is_known(data, schedule, n, options)]
+        kinds: dict[str, list[str]] = {}
+        for name in missing:
+            kinds.setdefault(name.split()[0], []).append(name)
+        if "plain" in missing:  # goes by the rows of the targets
+            kinds["plain"].append("target")
+            kinds.pop("target", None)
+        tasks += [(schedule, names) for names in kinds.values()]
     arguments = [
         [
-            "--steps", str(steps), "--samplers", sampler, "--kinds", *kinds,
+            "--steps", str(steps), "--samplers", sampler, "--ways", *names,
             "--prompts", str(options.prompts), "--seeds", str(options.seeds),
         ]
-        for steps, sampler, kinds in tasks
+        for (steps, sampler), names in tasks
     ]  # fmt: skip
-    known = {identity(row) for row in data["rows"]}
-    order = [(steps, sampler) for steps in options.steps for sampler in options.samplers]
-    place = {schedule: i for i, schedule in enumerate(order)}
     for found in harness.in_processes(__file__, arguments, options):
-        data["rows"] += [row for row in found if identity(row) not in known]
-        data["rows"].sort(
-            key=lambda r: (place.get((r["steps"], r["sampler"]), -1), KINDS.index(r["kind"]))
-        )
-        harness.write(options.output, data)
+        take(data, found, options)
 
 
-def identity(row: dict[str, Any]) -> tuple[Any, ...]:
-    """What a row is about."""
-    return tuple(row[name] for name in ("steps", "sampler", "kind", "name"))
+def is_known(
+    data: dict[str, Any], schedule: Schedule, name: str, options: argparse.Namespace
+) -> bool:
+    """Whether there are rows of a kind or a way with as many pictures as are wanted."""
+    pictures = options.prompts * options.seeds
+    rows = [r for r in rows_of(data, schedule) if name in (r["kind"], f"{r['kind']} {r['name']}")]
+    return bool(rows) and all(row["pictures"] >= pictures for row in rows)
 
 
-def measure_all(
-    bench: TargetBench, data: dict[str, Any], steps: int, sampler: str, options: argparse.Namespace
-) -> None:
-    """Append the rows of one schedule that are missing."""
-    rows = data["rows"]
+def take(data: dict[str, Any], found: list[Row], options: argparse.Namespace) -> None:
+    """Put rows into the results, in place of earlier ones about the same, and write them."""
 
-    def add(way: Way) -> None:
-        known = {(r["kind"], r["name"]) for r in here()}
-        if (way.kind, way.name) not in known:
-            rows.append(bench.measure(way, steps, sampler))
-            say(json.dumps(rows[-1]))
-            harness.write(options.output, data)
+    def about(row: Row) -> tuple[Any, ...]:
+        return row["steps"], row["sampler"], row["kind"], row["name"]
 
-    def here() -> list[dict[str, Any]]:
-        return [r for r in rows if (r["steps"], r["sampler"]) == (steps, sampler)]
-
-    if "target" in options.kinds:
-        for target in TARGETS:
-            add(Way("target", f"{target:g}", target))
-    if "plain" in options.kinds:
-        for plain in plain_steps(here(), steps):
-            add(Way("plain", f"{plain}", plain))
-    for way in rivals():
-        if way.kind in options.kinds:
-            add(way)
+    rows = {about(row): row for row in data["rows"]} | {about(row): row for row in found}
+    data["rows"] = sorted(rows.values(), key=lambda r: KINDS.index(r["kind"]))
+    schedules = [(steps, sampler) for steps in options.steps for sampler in options.samplers]
+    place = {schedule: i for i, schedule in enumerate(schedules)}
+    data["rows"].sort(key=lambda r: place.get((r["steps"], r["sampler"]), -1))
+    harness.write(options.output, data, tell=False)
 
 
 if __name__ == "__main__":
