@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import AccelerationError
-from ..evaluation_plan import EvaluationPlan, densities
+from ..evaluation_plan import EvaluationPlan, step_lengths
 from ..families import Structure, Tap
 from ..report import RunReport
 from ..signals import thinned
@@ -75,8 +75,8 @@ class PlannedPolicy:
     def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
         plan = self._plans.get(branch)
         if plan is None:
-            density = densities(self._info.schedule.sigmas)
-            plan = EvaluationPlan(density, self._share, self._info.sampler, step)
+            lengths = step_lengths(self._info.schedule.sigmas)
+            plan = EvaluationPlan(lengths, self._share, self._info.sampler, step)
             self._plans[branch] = plan
         change = self._change(branch, signal)
         wanted = plan.wants(step, change)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
-from dit_acceleration_pack.acceleration.evaluation_plan import EvaluationPlan, densities, density
+from dit_acceleration_pack.acceleration import evaluation_plan
+from dit_acceleration_pack.acceleration.evaluation_plan import (
+    EvaluationPlan,
+    cheapest,
+    density,
+    step_lengths,
+)
 
 # The step in which each evaluation of a run lies, as the host's samplers make them.
 
 
 def even(steps: int) -> tuple[float, ...]:
-    """Densities of a schedule whose sigmas fall evenly from 1 to 0."""
-    return densities([1 - i / steps for i in range(steps + 1)])
+    """Lengths of the steps of a schedule whose sigmas fall evenly from 1 to 0."""
+    return step_lengths([1 - i / steps for i in range(steps + 1)])
 
 
 def euler(steps: int) -> list[int]:
@@ -63,8 +71,7 @@ def test_a_sampler_whose_evaluations_are_not_known_before() -> None:
 
 def test_everything_and_the_beginning() -> None:
     assert spend(EvaluationPlan(even(28), 1.0), euler(28), [0.1] * 28) == "X" * 28
-    picture = spend(EvaluationPlan(even(28), 0.3), euler(28), [0.1] * 28)
-    assert picture.startswith("XX")
+    assert spend(EvaluationPlan(even(28), 0.3), euler(28), [0.1] * 28)[:3].count("X") == 2
     gaps = [
         len(gap) for gap in spend(EvaluationPlan(even(50), 0.3), euler(50), [0.1] * 50).split("X")
     ]
@@ -100,6 +107,49 @@ def test_a_branch_that_begins_late_gets_its_share() -> None:
     late = list(range(14, 28))
     picture = spend(EvaluationPlan(even(28), 0.5, first=14), late, [0.1] * 14)
     assert abs(picture.count("X") - 7) <= 1
+
+
+def cost(since: float, lengths: list[float], chosen: tuple[int, ...]) -> float:
+    """As the module's docstring says, one skipped evaluation after the other."""
+    total, way, whole = len(lengths), since, 0.0
+    for i, length in enumerate(lengths):
+        if i in chosen:
+            way = 0.0
+        else:
+            following = [j for j in chosen if j > i]
+            factor = 1.0 if following else evaluation_plan.TAIL
+            if following[:1] == [total - 1]:
+                factor = evaluation_plan.UNCORRECTED
+            whole += factor * length * way**evaluation_plan.POWER
+        way += length
+    return whole
+
+
+@pytest.mark.parametrize("since", [0.5, 3.0, evaluation_plan.NEVER])
+@pytest.mark.parametrize("count", range(1, 9))
+@pytest.mark.parametrize(
+    "lengths",
+    [[1.0] * 9, [0.1, 1.0] * 4 + [1.0], [3.0, 2.5, 2.0, 1.5, 1.2, 1.0, 1.0, 1.5, 4.0]],
+    ids=["even", "twice", "falling"],
+)
+def test_no_other_choice_costs_less(since: float, count: int, lengths: list[float]) -> None:
+    found = cheapest(since, lengths, count)
+    mine = tuple(i for i, chosen in enumerate(found) if chosen)
+    assert len(mine) == count
+    least = min(cost(since, lengths, any) for any in itertools.combinations(range(9), count))
+    assert cost(since, lengths, mine) == pytest.approx(least)
+
+
+def test_all_or_nothing_to_spend() -> None:
+    assert cheapest(1.0, [1.0] * 3, 0) == [False] * 3
+    assert cheapest(1.0, [1.0] * 3, -1) == [False] * 3
+    assert cheapest(1.0, [1.0] * 3, 3) == cheapest(1.0, [1.0] * 3, 4) == [True] * 3
+
+
+def test_of_two_evaluations_at_one_sigma_the_second_is_skipped() -> None:
+    picture = spend(EvaluationPlan(even(20), 0.4, "heun"), heun(20), [0.1] * 39)
+    pairs = [picture[i : i + 2] for i in range(1, 39, 2)]
+    assert pairs.count("X.") + pairs.count("..") >= len(pairs) - 1
 
 
 def test_density_is_highest_at_the_start_and_rises_again() -> None:
