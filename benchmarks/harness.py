@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -180,6 +181,37 @@ class Demo:
         """Decode to RGB in 0..1, ``[H, W, 3]``, as a numpy array."""
         picture = self.shapes.model_to_picture(self.shapes.host_to_model(latent.float().cpu()))
         return picture[0].movedim(0, -1).numpy()
+
+
+Run = Callable[[int], Sample]
+"""Samples something; takes the number of the round, which chooses prompt and seed."""
+
+
+def in_rounds(
+    full: Run, others: Sequence[Run], rounds: int, together: int = 2
+) -> list[list[tuple[Sample, Sample]]]:
+    """Of each other run pairs with the full run just before or after it, one pair a round.
+
+    ``together`` runs share a full one. It comes first, in the middle, last, … of them.
+    """
+    pairs: list[list[tuple[Sample, Sample]]] = [[] for _ in others]
+    for index in range(rounds):
+        for begin in range(0, len(others), together):
+            chunk = list(range(begin, min(begin + together, len(others))))
+            place = index % (len(chunk) + 1)
+            order = [*chunk[:place], None, *chunk[place:]]
+            samples = {i: (full if i is None else others[i])(index) for i in order}
+            for i in chunk:
+                pairs[i].append((samples[None], samples[i]))
+    return pairs
+
+
+def speed_of(pairs: Sequence[tuple[Sample, Sample]]) -> dict[str, float]:
+    """``seconds``, the median of the accelerated runs, and ``speedup``, that of the ratios."""
+    return {
+        "seconds": statistics.median(quick.seconds for _, quick in pairs),
+        "speedup": statistics.median(full.seconds / quick.seconds for full, quick in pairs),
+    }
 
 
 def accelerate(model: Any, **settings: Any) -> Any:

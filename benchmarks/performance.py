@@ -1,16 +1,19 @@
 """What the presets of Performance Mode save and cost, on both demo models.
 
-Every preset is sampled for every prompt and seed, in the modes manual and auto, for several step
-counts and guidance scales, and compared with the full run of the same noise. `plain_psnr` is plain
-sampling with as many steps as the preset computed. `--part quality` may run on a busy machine;
-`--part speed --resume` then times each preset in pairs with the full run and adds `seconds` (median
-of the accelerated runs) and `speedup` (median of the pairs' ratios).
+Every preset is sampled for every prompt and seed, for several step counts and guidance scales, and
+compared with the full run of the same noise. `plain_psnr` is plain sampling with as many steps as
+the preset computed. `--part quality` may run on a busy machine; `--part speed --resume` then times
+every preset in every mode, in rounds with the full run, and adds `seconds` (by mode the median of
+the accelerated runs), `speedup` (by mode the median of the ratios to the full run beside it) and
+`from_first` (by mode the least PSNR of a timed latent to that of the first mode, null where all are
+equal bit for bit).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +26,8 @@ from harness import Sample, say
 FIRST_SEED = 3000
 PRESETS = ("quality", "balanced", "fast", "ultra")
 MODELS = ("FLUX", "Wan")
-KEYS = ("model", "mode", "approximation", "steps", "cfg")
+MODES = ("auto", "manual", "speed", "memory")
+KEYS = ("model", "approximation", "steps", "cfg")
 
 
 def demos() -> dict[str, harness.Demo]:
@@ -79,8 +83,8 @@ class Bench:
             self.demo.model, PerformanceSettings(mode=mode, approximation=approximation)
         )
 
-    def quality(self, mode: str, approximation: str, steps: int, cfg: float) -> dict[str, Any]:
-        model = self.accelerated(mode, approximation)
+    def quality(self, approximation: str, steps: int, cfg: float) -> dict[str, Any]:
+        model = self.accelerated(MODES[0], approximation)
         samples, computed = [], []
         for run in self.runs:
             samples.append(self.demo.sample(model, *run, cfg, steps))
@@ -95,33 +99,35 @@ class Bench:
             }
         )
 
-    def speed(
-        self, mode: str, approximation: str, steps: int, cfg: float, pairs: int
-    ) -> dict[str, float]:
-        """Times of pairs of a full and an accelerated run, each first in turn."""
-        model = self.accelerated(mode, approximation)
-        times = []
-        for index, run in enumerate((self.runs * pairs)[:pairs]):
-            both = [self.demo.model, model]
-            if index % 2:
-                both.reverse()
-            seconds = {id(m): self.demo.sample(m, *run, cfg, steps).seconds for m in both}
-            times.append((seconds[id(self.demo.model)], seconds[id(model)]))
-        return harness.rounded(
-            {
-                "seconds": statistics.median(quick for _, quick in times),
-                "speedup": statistics.median(full / quick for full, quick in times),
-            }
-        )
+    def speeds(self, steps: int, cfg: float, rounds: int) -> dict[str, dict[str, Any]]:
+        """What every preset is timed at, by mode."""
+
+        def run_of(model: Any) -> harness.Run:
+            return lambda i: self.demo.sample(model, *self.runs[i % len(self.runs)], cfg, steps)
+
+        combined = [(mode, preset) for mode in MODES for preset in PRESETS]
+        others = [run_of(self.accelerated(*each)) for each in combined]
+        pairs = harness.in_rounds(run_of(self.demo.model), others, rounds, len(PRESETS))
+        timed = dict(zip(combined, pairs, strict=True))
+        found: dict[str, dict[str, Any]] = {}
+        for (mode, preset), each in timed.items():
+            row = found.setdefault(preset, {"seconds": {}, "speedup": {}, "from_first": {}})
+            for name, value in harness.rounded(harness.speed_of(each)).items():
+                row[name][mode] = value
+            first = [sample.latent for _, sample in timed[MODES[0], preset]]
+            near = [
+                harness.psnr(a, sample.latent) for a, (_, sample) in zip(first, each, strict=True)
+            ]
+            row["from_first"][mode] = None if math.isinf(min(near)) else round(min(near), 4)
+        return found
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--modes", nargs="+", default=["auto"])
     parser.add_argument("--prompts", type=int, default=8, help="at most: %(default)s")
     parser.add_argument("--steps", type=int, nargs="+", default=[20, 28, 50])
     parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 3.0], help="default: 1 3")
-    parser.add_argument("--pairs", type=int, default=3, help="timed pairs a row: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="timed rounds: %(default)s")
     parser.add_argument("--part", choices=("both", "quality", "speed"), default="both")
     parser.add_argument("--jobs", type=int, default=1, help="processes: %(default)s")
     parser.add_argument("--resume", action="store_true", help="add to the rows of the output file")
@@ -132,7 +138,7 @@ def main(options: argparse.Namespace, environment: Any) -> int:
     data: dict[str, Any] = {
         "environment": harness.describe(environment),
         "prompts": options.prompts,
-        "pairs": options.pairs,
+        "rounds": options.rounds,
         "rows": [],
     }
     if options.resume and options.output.exists():
@@ -150,20 +156,31 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         bench = Bench(demo, [(p, FIRST_SEED) for p in demo.prompts[: options.prompts]])
         for steps in options.steps:
             for cfg in options.cfg:
-                for mode in options.modes:
-                    for preset in PRESETS:
-                        identity = dict(zip(KEYS, (name, mode, preset, steps, cfg), strict=True))
-                        known = [r for r in rows if all(r[k] == identity[k] for k in KEYS)]
-                        row = known[0] if known else identity
-                        if "psnr" not in row:
-                            row |= bench.quality(mode, preset, steps, cfg)
-                        if options.part != "quality" and "speedup" not in row:
-                            row |= bench.speed(mode, preset, steps, cfg, options.pairs)
-                        if not known:
-                            rows.append(row)
-                        say(json.dumps(row))
+                measure(bench, rows, name, steps, cfg, options)
                 harness.write(options.output, data)
     return 0
+
+
+def measure(
+    bench: Bench, rows: list[Any], name: str, steps: int, cfg: float, options: argparse.Namespace
+) -> None:
+    """Add what is missing of one model, number of steps and guidance scale."""
+    here = []
+    for preset in PRESETS:
+        identity = dict(zip(KEYS, (name, preset, steps, cfg), strict=True))
+        known = [r for r in rows if all(r[k] == identity[k] for k in KEYS)]
+        row = known[0] if known else identity
+        if "psnr" not in row:
+            row |= bench.quality(preset, steps, cfg)
+        if not known:
+            rows.append(row)
+        here.append(row)
+        say(json.dumps(row))
+    if options.part != "quality" and not all("speedup" in row for row in here):
+        timed = bench.speeds(steps, cfg, options.rounds)
+        for row in here:
+            row |= timed[row["approximation"]]
+            say(json.dumps(row))
 
 
 def order(options: argparse.Namespace) -> dict[str, list[Any]]:
@@ -172,15 +189,14 @@ def order(options: argparse.Namespace) -> dict[str, list[Any]]:
         "model": list(options.models),
         "steps": list(options.steps),
         "cfg": list(options.cfg),
-        "mode": list(options.modes),
         "approximation": list(PRESETS),
     }
 
 
 def parts(options: argparse.Namespace) -> list[list[str]]:
     """Arguments for every model, number of steps and guidance scale, the longest first."""
-    shared = ["--modes", *options.modes, "--part", options.part]
-    shared += ["--prompts", str(options.prompts), "--pairs", str(options.pairs)]
+    shared = ["--part", options.part]
+    shared += ["--prompts", str(options.prompts), "--rounds", str(options.rounds)]
     return [
         ["--models", name, "--steps", str(steps), "--cfg", f"{cfg:g}", *shared]
         for steps in sorted(options.steps, reverse=True)

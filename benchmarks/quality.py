@@ -148,32 +148,19 @@ class Bench:
     def speeds(
         self, settings: Sequence[Setting], sampler: str, cfg: float
     ) -> list[dict[str, float]]:
-        """Times of every setting: each run is paired with the full run just before or after it."""
-        models = [self.accelerated(setting) for setting in settings]
-        times: list[list[tuple[float, float]]] = [[] for _ in settings]
-        for index in range(self.pairs):
-            run = self.runs[index % len(self.runs)]
-            for begin in range(0, len(settings), 2):
-                chunk = range(begin, min(begin + 2, len(settings)))
-                # The full run comes first, in the middle, last, … of the runs it is paired with.
-                order = sorted([(-1.0, -1), *((float(i), i) for i in chunk)])
-                order.insert(index % len(order), order.pop(0))
-                seconds = {}
-                for _, i in order:
-                    model = self.demo.model if i < 0 else models[i]
-                    steps = self.steps if i < 0 else settings[i].steps or self.steps
-                    seconds[i] = self.demo.sample(model, *run, cfg, steps, sampler).seconds
-                for i in chunk:
-                    times[i].append((seconds[-1], seconds[i]))
-        return [
-            harness.rounded(
-                {
-                    "seconds": statistics.median(quick for _, quick in pairs),
-                    "speedup": statistics.median(full / quick for full, quick in pairs),
-                }
-            )
-            for pairs in times
-        ]
+        """Times of every setting, in pairs with the full run."""
+
+        def run_of(model: Any, steps: int) -> harness.Run:
+            def run(index: int) -> harness.Sample:
+                which = self.runs[index % len(self.runs)]
+                return self.demo.sample(model, *which, cfg, steps, sampler)
+
+            return run
+
+        full = run_of(self.demo.model, self.steps)
+        others = [run_of(self.accelerated(s), s.steps or self.steps) for s in settings]
+        pairs = harness.in_rounds(full, others, self.pairs)
+        return [harness.rounded(harness.speed_of(each)) for each in pairs]
 
     def accelerated(self, setting: Setting) -> Any:
         """The model that a setting samples with."""

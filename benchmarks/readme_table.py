@@ -240,28 +240,44 @@ def attention_overhead() -> str:
 def performance() -> str:
     """What the presets of Performance Mode save and cost on both demo models."""
     data = load("performance")
-    columns = ["model", "steps", "mode", "preset", "computed", "speed-up", "PSNR"]
-    columns.append("plain, as many steps")
+    modes = list(next((r["speedup"] for r in data["rows"] if "speedup" in r), {}))
+    columns = ["model", "steps", "preset", "computed", *(f"speed-up, `{mode}`" for mode in modes)]
+    columns += ["PSNR", "plain, as many steps"]
     lines = []
-    keys = ("model", "steps", "mode", "approximation")
+    keys = ("model", "steps", "approximation")
     for line in dict.fromkeys(tuple(row[key] for key in keys) for row in data["rows"]):
         rows = sorted(
             (r for r in data["rows"] if tuple(r[key] for key in keys) == line),
             key=lambda r: r["cfg"],
         )
-        model, steps, mode, preset = line
-        timed = [row for row in rows if "speedup" in row]
-        name = [model, f"{steps}", f"`{mode}`", f"`{preset}`"]
-        lines.append([*name, each_cfg(rows, "computed", ".1f")])
-        lines[-1] += [each_cfg(timed, "speedup", ".2f")]
+        model, steps, preset = line
+        lines.append([model, f"{steps}", f"`{preset}`", each_cfg(rows, "computed", ".1f")])
+        speeds = [row["speedup"] for row in rows if "speedup" in row]
+        lines[-1] += [each_cfg(speeds, mode, ".2f") for mode in modes]
         lines[-1] += [each_cfg(rows, key, ".1f") for key in ("psnr", "plain_psnr")]
     scales = " / ".join(f"{s:g}" for s in sorted({row["cfg"] for row in data["rows"]}))
     caption = (
         f"euler, cfg {scales}; PSNR in dB of the latents to the full run, mean of up to "
-        f"{data['prompts']} prompts. “plain” samples with as many steps as were computed. On a CPU "
-        "the modes move no weights; `speed` tries the exact attention kernels."
+        f"{data['prompts']} prompts. “plain” samples with as many steps as were computed. "
+        f"{other_modes(data['rows'], modes)} Speed-ups are medians of {data['rounds']} rounds."
     )
-    return f"{markdown(columns, lines, texts=4)}\n\n{caption} {machine(data)}"
+    return f"{markdown(columns, lines, texts=3)}\n\n{caption} {machine(data)}"
+
+
+def other_modes(rows: Rows, modes: Sequence[str]) -> str:
+    """How far the latents of the other modes are from those of the first."""
+    said = []
+    for mode in modes[1:]:
+        found = [row["from_first"][mode] for row in rows if "from_first" in row]
+        off = [value for value in found if value is not None]
+        equal = "bit for bit the same" if not off else f"the same to {min(off):.0f} dB or more"
+        said.append(f"`{mode}` {equal}")
+    if not said:
+        return ""
+    return (
+        f"PSNR is that of `{modes[0]}`; the latents of the timed runs are in {', '.join(said)}. "
+        "On a CPU the modes move no weights, and `speed` tries the exact attention kernels."
+    )
 
 
 def rivals_of(row: Mapping[str, Any], rows: Rows) -> list[Mapping[str, Any]]:

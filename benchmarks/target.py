@@ -9,9 +9,9 @@ by default.
 
 Rows are written as they come, so `--resume` goes on after an interruption. A busy machine does no
 harm: nothing is timed, and `--jobs` shares the work among as many processes of one thread.
-`--finalists 3` keeps that work small: every way is measured with `--prompts` and `--seeds`, then the
-targets and, for each of them, the three other ways that came nearest are measured with all prompts
-and two seeds, and those rows replace the first ones.
+`--finalists 3` keeps that work small: every way is measured with `--prompts` and `--seeds`, then
+the targets and, for each of them, the three other ways that came nearest are measured with all
+prompts and two seeds, and those rows replace the first ones.
 """
 
 from __future__ import annotations
