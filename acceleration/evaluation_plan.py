@@ -1,15 +1,18 @@
 """Which evaluations of a run to spend in full, when their number is given.
 
-The schedule is measured in a length of its own: a step is long where the picture is laid out, where
-detail appears, and where much noise is taken away. A skipped evaluation costs the length of its
-step, the more the farther it lies from the computed one that its forecast starts from. The plan is
-the choice that costs least, found by dynamic programming. A surprising change of the first blocks
-makes the way since the last computed evaluation longer, and the rest is planned anew.
+The schedule is measured in a length of its own: a step is long where it takes away much of the
+noise that is there, and where the picture is laid out, in the strongest noise. A skipped evaluation
+costs the length of its step, the more the farther it lies from the computed one that its forecast
+starts from. The plan is the choice that costs least, found by dynamic programming. A surprising
+change of the first blocks makes the way since the last computed evaluation longer, and the rest is
+planned anew.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,30 +20,19 @@ from dataclasses import dataclass, field
 # These were tuned on both demo models, with 2 to 4 pictures a trial, for 4 to 32 evaluations of 20,
 # 28 and 50, with corrector. Neighboring values differ by about 1 dB, as two sets of seeds do.
 
-START, START_WIDTH = 6.0, 0.2
-"""Extra length at the start, and over which share of the noise it falls to 1/e."""
+STRETCH = 0.8
+"""The length of a step is the share of the noise that it takes away, to this power."""
 
-END, END_WIDTH = 1.0, 0.3
-"""The same for the end."""
+START, START_WIDTH = 16.0, 0.2
+"""How much longer steps are in pure noise, and with how much less noise that falls to 1/e."""
 
-STRETCH = 0.65
-"""How much the width of a step in noise counts: 1 measures noise, 0 steps. On the video demo model,
-whose schedule is shifted by 8, 0 loses to fewer steps and 1 is worse too."""
-
-POWER = 2.0
-"""By which power of its distance a skipped evaluation costs more: a forecast along the last
-difference is off by the square."""
+POWER = 1.5
+"""By which power of its distance a skipped evaluation costs more: holding the last residual is off
+by the distance, a forecast along the last difference by its square."""
 
 UNCORRECTED = 2.0
-"""How much more it costs to skip right before the last evaluation: that one goes straight to the
-result, so nothing is given back any more."""
-
-TAIL = 4.0
-"""How much more it costs to skip after the last computed evaluation: the result is a forecast."""
-
-REPEATED = 0.1
-"""Share of a step's length of a first evaluation that only ends the step before, at the sigma that
-the second one has again: where one of the two is computed, the other is nearly known."""
+"""How much more it costs to skip right before the last evaluation or after the last computed one:
+that goes straight to the result, and nothing is given back any more."""
 
 SURPRISE = 3.0
 """A change more than this many times the typical one brings the next evaluation nearer. Usual ones
@@ -53,39 +45,35 @@ MOST_LONGER = 1.5
 TYPICAL_OF = 4
 """How many changes make the typical one that the next is compared with."""
 
+LEAST = 1e-3
+"""Least share of the noise that a step is taken to remove."""
+
 NEVER = 1e6
 """Length of the way where no evaluation was computed yet."""
 
-_TWICE = (REPEATED, 1.0 - REPEATED)
-_HALVES = (0.5, 0.5)
-_THIRDS = (1 / 3, 1 / 3, 1 / 3)
-
-EVALUATIONS = {
-    "heun": _TWICE,
-    "exp_heun_2_x0": _TWICE,
-    "exp_heun_2_x0_sde": _TWICE,
-    "heunpp2": _THIRDS,
-    "dpm_2": _HALVES,
-    "dpm_2_ancestral": _HALVES,
-    "dpmpp_2s_ancestral": _HALVES,
-    "dpmpp_2s_ancestral_cfg_pp": _HALVES,
-    "dpmpp_sde": _HALVES,
-    "dpmpp_sde_gpu": _HALVES,
-    "seeds_2": _HALVES,
-    "seeds_3": _THIRDS,
+EVALUATIONS_PER_STEP = {
+    "heun": 2,
+    "heunpp2": 3,
+    "dpm_2": 2,
+    "dpm_2_ancestral": 2,
+    "dpmpp_2s_ancestral": 2,
+    "dpmpp_2s_ancestral_cfg_pp": 2,
+    "dpmpp_sde": 2,
+    "dpmpp_sde_gpu": 2,
+    "seeds_2": 2,
+    "seeds_3": 3,
+    "exp_heun_2_x0": 2,
+    "exp_heun_2_x0_sde": 2,
 }
-"""The evaluations of a step, by their shares of its length, of the host's samplers that have more
-than one. Others are taken to have one until the run shows another number."""
-
-
-def density(fraction: float) -> float:
-    """Length of a step of even width at a place of the schedule, 0 to 1."""
-    start = START * math.exp(-fraction / START_WIDTH)
-    return 1.0 + start + END * math.exp(-(1.0 - fraction) / END_WIDTH)
+"""Of the host's samplers that evaluate more than once a step (the last step excepted); a guess
+until the run has shown it."""
 
 
 def step_lengths(sigmas: Sequence[float]) -> tuple[float, ...]:
     """Length of every step of a schedule.
+
+    The step from σ to τ leads to ``τ/σ x + (1 - τ/σ) D`` with D the denoised result, so an error of
+    D counts by ``1 - τ/σ``; and the earlier it is made, the more of the picture follows it.
 
     Parameters
     ----------
@@ -95,15 +83,11 @@ def step_lengths(sigmas: Sequence[float]) -> tuple[float, ...]:
     """
     large = max(sigmas, default=0.0) > 1.5
     noise = [s / (1 + s) if large else s for s in sigmas]
-    steps = max(len(noise) - 1, 0)
-    span = (noise[0] - noise[-1]) if steps else 0.0
-    if span <= 0:
-        return tuple(density(i / max(steps - 1, 1)) for i in range(steps))
     found = []
-    for i in range(steps):
-        width = max(abs(noise[i] - noise[i + 1]) / span * steps, 1e-3)
-        place = min(max((noise[0] - noise[i]) / span * steps / max(steps - 1, 1), 0.0), 1.0)
-        found.append(density(place) * width**STRETCH)
+    for sigma, target in itertools.pairwise(noise):
+        taken = abs(sigma - target) / max(sigma, target, LEAST)
+        start = START * math.exp(-(1.0 - sigma) / START_WIDTH)
+        found.append((1.0 + start) * max(taken, LEAST) ** STRETCH)
     return tuple(found)
 
 
@@ -140,7 +124,9 @@ class EvaluationPlan:
     _changes: deque[float] = field(default_factory=lambda: deque(maxlen=TYPICAL_OF))
 
     def __post_init__(self) -> None:
-        self._shares: tuple[float, ...] = EVALUATIONS.get(self.sampler, (1.0,))
+        self._per_step = EVALUATIONS_PER_STEP.get(self.sampler, 1)
+        # A solver of higher order takes its last step, to sigma 0, in one evaluation.
+        self._in_last = 1
 
     def wants(self, step: int, change: float | None) -> bool:
         """Whether to compute the evaluation at hand.
@@ -166,24 +152,22 @@ class EvaluationPlan:
     def _note(self, step: int) -> None:
         if step != self._step:
             # The first step may be met for its beginning only (a corrector lies in the next one).
-            if self._step > self.first and self.sampler not in EVALUATIONS:
-                self._shares = (1.0 / self._in_step,) * self._in_step
+            if self._step > self.first:
+                self._per_step = self._in_step
+            elif self._in_step < self._per_step:
+                # What ends a step, as heun does, lies at the beginning of the next one.
+                self._in_last = self._per_step
             self._step, self._in_step = step, 0
         self._in_step += 1
         self.seen += 1
 
     def _coming(self, step: int) -> list[float]:
         """Lengths of the evaluations to come, this one included."""
-        here = self._evaluations_of(step)[self._in_step - 1 :] or [0.0]
-        later = range(step + 1, len(self.lengths))
-        return here + [length for s in later for length in self._evaluations_of(s)]
-
-    def _evaluations_of(self, step: int) -> list[float]:
-        whole, twice = self.lengths[step], self._shares is _TWICE
-        # The last step, to sigma 0, takes one evaluation; the first one has none to end before it.
-        if step == (0 if twice else len(self.lengths) - 1):
-            return [whole]
-        return [whole * share for share in self._shares]
+        counts = [self._per_step] * (len(self.lengths) - 1) + [self._in_last]
+        here = max(counts[step] - self._in_step, 0) + 1
+        later = range(step + 1, len(counts))
+        steps = [step] * here + [s for s in later for _ in range(counts[s])]
+        return [self.lengths[s] / counts[s] for s in steps]
 
     def _surprise(self, change: float | None) -> float:
         """How much longer the way is than the schedule says: 1 unless the change is a surprise."""
@@ -216,35 +200,39 @@ def cheapest(since: float, lengths: Sequence[float], count: int) -> list[bool]:
     total = len(lengths)
     if count <= 0 or count >= total:
         return [count > 0] * total
-    places = [0.0]
-    for length in lengths:
-        places.append(places[-1] + length)
+    places = list(itertools.accumulate(lengths, initial=0.0))
     widest = 4 * total // count + 3
 
-    def costs(origin: float, first: int, last: int) -> list[float]:
-        """Of skipping the evaluations from ``first`` up to each place before ``last``."""
-        found = [0.0]
-        for i in range(first, last - 1):
-            found.append(found[-1] + lengths[i] * (places[i] - origin) ** POWER)
+    def costs(origin: float, first: int, most: int) -> list[float]:
+        """Of skipping the evaluations from ``first`` up to each that may be computed next."""
+        skipped = range(first, min(first + most, total) - 1)
+        each = [lengths[i] * (places[i] - origin) ** POWER for i in skipped]
+        found = list(itertools.accumulate(each, initial=0.0))
+        if first + most >= total:
+            found[-1] *= UNCORRECTED
         return found
 
-    def nearest(origin: float, first: int, least: Sequence[float]) -> tuple[float, int]:
+    def nearest(gaps: Sequence[float], first: int, least: Sequence[float]) -> tuple[float, int]:
         """The least cost, and which evaluation is computed next for it."""
-        found = costs(origin, first, min(first + widest, total))
-        if first + len(found) == total:
-            found[-1] *= UNCORRECTED
-        return min((cost + least[first + i], first + i) for i, cost in enumerate(found))
+        sums = list(map(operator.add, gaps, least[first : first + len(gaps)]))
+        best = min(sums)
+        return best, first + sums.index(best)
 
-    least = [TAIL * costs(places[i], i + 1, total + 1)[-1] for i in range(total)]
+    gaps = [costs(places[i], i + 1, widest) for i in range(total - 1)]
+    least = [
+        UNCORRECTED
+        * sum(lengths[j] * (places[j] - places[i]) ** POWER for j in range(i + 1, total))
+        for i in range(total)
+    ]
     choices: list[list[int]] = []
     for more in range(1, count):
         # Where an evaluation cannot be followed by as many more, or need not be looked at.
         here, chosen = [math.inf] * total, [total] * total
         for i in range(count - more - 1, total - more):
-            here[i], chosen[i] = nearest(places[i], i + 1, least)
+            here[i], chosen[i] = nearest(gaps[i], i + 1, least)
         least = here
         choices.append(chosen)
-    _, index = nearest(-since, 0, least)
+    _, index = nearest(costs(-since, 0, widest), 0, least)
     plan = [False] * total
     plan[index] = True
     for chosen in reversed(choices):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 
@@ -10,7 +11,6 @@ from dit_acceleration_pack.acceleration import evaluation_plan
 from dit_acceleration_pack.acceleration.evaluation_plan import (
     EvaluationPlan,
     cheapest,
-    density,
     step_lengths,
 )
 
@@ -117,9 +117,8 @@ def cost(since: float, lengths: list[float], chosen: tuple[int, ...]) -> float:
             way = 0.0
         else:
             following = [j for j in chosen if j > i]
-            factor = 1.0 if following else evaluation_plan.TAIL
-            if following[:1] == [total - 1]:
-                factor = evaluation_plan.UNCORRECTED
+            uncorrected = following[:1] in ([], [total - 1])
+            factor = evaluation_plan.UNCORRECTED if uncorrected else 1.0
             whole += factor * length * way**evaluation_plan.POWER
         way += length
     return whole
@@ -130,7 +129,7 @@ def cost(since: float, lengths: list[float], chosen: tuple[int, ...]) -> float:
 @pytest.mark.parametrize(
     "lengths",
     [[1.0] * 9, [0.1, 1.0] * 4 + [1.0], [3.0, 2.5, 2.0, 1.5, 1.2, 1.0, 1.0, 1.5, 4.0]],
-    ids=["even", "twice", "falling"],
+    ids=["even", "alternating", "falling"],
 )
 def test_no_other_choice_costs_less(since: float, count: int, lengths: list[float]) -> None:
     found = cheapest(since, lengths, count)
@@ -146,12 +145,20 @@ def test_all_or_nothing_to_spend() -> None:
     assert cheapest(1.0, [1.0] * 3, 3) == cheapest(1.0, [1.0] * 3, 4) == [True] * 3
 
 
-def test_of_two_evaluations_at_one_sigma_the_second_is_skipped() -> None:
-    picture = spend(EvaluationPlan(even(20), 0.4, "heun"), heun(20), [0.1] * 39)
-    pairs = [picture[i : i + 2] for i in range(1, 39, 2)]
-    assert pairs.count("X.") + pairs.count("..") >= len(pairs) - 1
+def test_length_of_a_step() -> None:
+    lengths = step_lengths([1.0, 0.8, 0.4, 0.0])
+    # The share of the noise that is taken away, and the start: at 0, 0.2 and 0.6 of the noise.
+    expected = [
+        share**evaluation_plan.STRETCH
+        * (1 + evaluation_plan.START * math.exp(-place / evaluation_plan.START_WIDTH))
+        for share, place in ((0.2, 0.0), (0.5, 0.2), (1.0, 0.6))
+    ]
+    assert lengths == pytest.approx(expected)
 
 
-def test_density_is_highest_at_the_start_and_rises_again() -> None:
-    middle = density(0.5)
-    assert density(0.0) > 2 * middle and density(1.0) > 1.1 * middle
+def test_lengths_of_unusual_schedules() -> None:
+    assert step_lengths([]) == step_lengths([1.0]) == ()
+    assert step_lengths([9.0, 4.0, 0.0]) == pytest.approx(step_lengths([0.9, 0.8, 0.0]))
+    for sigmas in ([0.0, 0.0], [0.5, 0.5, 0.9, 0.1], [14.6, 14.6, 0.0]):
+        lengths = step_lengths(sigmas)
+        assert len(lengths) == len(sigmas) - 1 and all(0 < length < 30 for length in lengths)
