@@ -30,7 +30,7 @@ POWER = 1.5
 """By which power of its distance a skipped evaluation costs more: holding the last residual is off
 by the distance, a forecast along the last difference by its square."""
 
-UNCORRECTED = 2.0
+UNCORRECTED = 3.0
 """How much more it costs to skip right before the last evaluation or after the last computed one:
 that goes straight to the result, and nothing is given back any more."""
 
