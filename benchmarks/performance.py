@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def main(options: argparse.Namespace, environment: Any) -> int:
     if options.jobs > 1:
         for found in harness.in_processes(__file__, parts(options), options):
             rows += found
-            rows.sort(key=lambda row: [order(options)[k].index(row[k]) for k in order(options)])
+            rows.sort(key=place)
             harness.write(options.output, data)
         return 0
     for name, demo in demos().items():
@@ -157,6 +158,7 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         for steps in options.steps:
             for cfg in options.cfg:
                 measure(bench, rows, name, steps, cfg, options)
+                rows.sort(key=place)
                 harness.write(options.output, data)
     return 0
 
@@ -183,14 +185,10 @@ def measure(
             say(json.dumps(row))
 
 
-def order(options: argparse.Namespace) -> dict[str, list[Any]]:
-    """How rows are sorted."""
-    return {
-        "model": list(options.models),
-        "steps": list(options.steps),
-        "cfg": list(options.cfg),
-        "approximation": list(PRESETS),
-    }
+def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Where a row stands among the others."""
+    preset = PRESETS.index(row["approximation"])
+    return MODELS.index(row["model"]), row["steps"], row["cfg"], preset
 
 
 def parts(options: argparse.Namespace) -> list[list[str]]:
