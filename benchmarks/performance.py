@@ -15,7 +15,7 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,13 +100,15 @@ class Bench:
             }
         )
 
-    def speeds(self, steps: int, cfg: float, rounds: int) -> dict[str, dict[str, Any]]:
+    def speeds(
+        self, steps: int, cfg: float, rounds: int, modes: Sequence[str]
+    ) -> dict[str, dict[str, Any]]:
         """What every preset is timed at, by mode."""
 
         def run_of(model: Any) -> harness.Run:
             return lambda i: self.demo.sample(model, *self.runs[i % len(self.runs)], cfg, steps)
 
-        combined = [(mode, preset) for mode in MODES for preset in PRESETS]
+        combined = [(mode, preset) for mode in modes for preset in PRESETS]
         others = [run_of(self.accelerated(*each)) for each in combined]
         pairs = harness.in_rounds(run_of(self.demo.model), others, rounds, len(PRESETS))
         timed = dict(zip(combined, pairs, strict=True))
@@ -115,7 +117,7 @@ class Bench:
             row = found.setdefault(preset, {"seconds": {}, "speedup": {}, "from_first": {}})
             for name, value in harness.rounded(harness.speed_of(each)).items():
                 row[name][mode] = value
-            first = [sample.latent for _, sample in timed[MODES[0], preset]]
+            first = [sample.latent for _, sample in timed[modes[0], preset]]
             near = [
                 harness.psnr(a, sample.latent) for a, (_, sample) in zip(first, each, strict=True)
             ]
@@ -128,6 +130,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", type=int, default=8, help="at most: %(default)s")
     parser.add_argument("--steps", type=int, nargs="+", default=[20, 28, 50])
     parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 3.0], help="default: 1 3")
+    parser.add_argument(
+        "--modes", nargs="+", default=list(MODES), choices=MODES, help="which ones are timed"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds: %(default)s")
     parser.add_argument("--part", choices=("both", "quality", "speed"), default="both")
     parser.add_argument("--jobs", type=int, default=1, help="processes: %(default)s")
@@ -178,8 +183,9 @@ def measure(
             rows.append(row)
         here.append(row)
         say(json.dumps(row))
-    if options.part != "quality" and not all("speedup" in row for row in here):
-        timed = bench.speeds(steps, cfg, options.rounds)
+    known = {mode for mode in MODES if all(mode in row.get("speedup", ()) for row in here)}
+    if options.part != "quality" and not known.issuperset(options.modes):
+        timed = bench.speeds(steps, cfg, options.rounds, options.modes)
         for row in here:
             row |= timed[row["approximation"]]
             say(json.dumps(row))
@@ -193,7 +199,7 @@ def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def parts(options: argparse.Namespace) -> list[list[str]]:
     """Arguments for every model, number of steps and guidance scale, the longest first."""
-    shared = ["--part", options.part]
+    shared = ["--part", options.part, "--modes", *options.modes]
     shared += ["--prompts", str(options.prompts), "--rounds", str(options.rounds)]
     return [
         ["--models", name, "--steps", str(steps), "--cfg", f"{cfg:g}", *shared]

@@ -240,7 +240,7 @@ def attention_overhead() -> str:
 def performance() -> str:
     """What the presets of Performance Mode save and cost on both demo models."""
     data = load("performance")
-    modes = list(next((r["speedup"] for r in data["rows"] if "speedup" in r), {}))
+    modes = list(dict.fromkeys(mode for r in data["rows"] for mode in r.get("speedup", ())))
     columns = ["model", "steps", "preset", "computed", *(f"speed-up, `{mode}`" for mode in modes)]
     columns += ["PSNR", "plain, as many steps"]
     lines = []
@@ -252,8 +252,8 @@ def performance() -> str:
         )
         model, steps, preset = line
         lines.append([model, f"{steps}", f"`{preset}`", each_cfg(rows, "computed", ".1f")])
-        speeds = [row["speedup"] for row in rows if "speedup" in row]
-        lines[-1] += [each_cfg(speeds, mode, ".2f") for mode in modes]
+        speeds = [row.get("speedup", {}) for row in rows]
+        lines[-1] += [each_cfg([s for s in speeds if m in s], m, ".2f") for m in modes]
         lines[-1] += [each_cfg(rows, key, ".1f") for key in ("psnr", "plain_psnr")]
     scales = " / ".join(f"{s:g}" for s in sorted({row["cfg"] for row in data["rows"]}))
     caption = (
@@ -268,7 +268,8 @@ def other_modes(rows: Rows, modes: Sequence[str]) -> str:
     """How far the latents of the other modes are from those of the first."""
     said = []
     for mode in modes[1:]:
-        found = [row["from_first"][mode] for row in rows if "from_first" in row]
+        timed = [row["from_first"] for row in rows if "from_first" in row]
+        found = [row[mode] for row in timed if mode in row]
         off = [value for value in found if value is not None]
         equal = "bit for bit the same" if not off else f"the same to {min(off):.0f} dB or more"
         said.append(f"`{mode}` {equal}")
