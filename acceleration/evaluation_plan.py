@@ -121,6 +121,8 @@ class EvaluationPlan:
     _in_step: int = 0
     _ahead: deque[bool] = field(default_factory=deque)
     """What is planned for the evaluations to come."""
+    _foreseen: list[float] = field(default_factory=list)
+    """Their lengths."""
     _changes: deque[float] = field(default_factory=lambda: deque(maxlen=TYPICAL_OF))
 
     def __post_init__(self) -> None:
@@ -138,9 +140,9 @@ class EvaluationPlan:
         self._since *= longer
         coming = self._coming(step)
         budget = round(self.share * (self.seen - 1 + len(coming))) - self.computed
-        if longer > 1.0 or len(self._ahead) != len(coming) or sum(self._ahead) != budget:
+        if longer > 1.0 or self._foreseen != coming or sum(self._ahead) != budget:
             self._ahead = deque(cheapest(self._since, coming, budget))
-        self._here = coming[0]
+        self._here, *self._foreseen = coming
         self._since += self._here
         return self._ahead.popleft()
 
@@ -154,7 +156,7 @@ class EvaluationPlan:
             # The first step may be met for its beginning only (a corrector lies in the next one).
             if self._step > self.first:
                 self._per_step = self._in_step
-            elif self._in_step < self._per_step:
+            elif 0 < self._in_step < self._per_step:
                 # What ends a step, as heun does, lies at the beginning of the next one.
                 self._in_last = self._per_step
             self._step, self._in_step = step, 0

@@ -146,10 +146,11 @@ class TargetBench:
         """How many evaluations the plan of a target computes."""
         from dit_acceleration_pack.acceleration import host
         from dit_acceleration_pack.acceleration.policies import planned
+        from dit_acceleration_pack.acceleration.policies.cost import skipped_cost
 
         model = self.demo.model
         structure = host.structure_of(model)
-        cost = planned.skipped_cost(structure, host.network_of(model))
+        cost = skipped_cost(structure, host.network_of(model))
         share = max(planned.share_for(speedup, cost), 2 / steps)
         return share * evaluations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from ..errors import AccelerationError
 from ..families import Structure, Tap
 from ..report import RunReport
 from ..schedule import Schedule
+from .cost import skipped_cost
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class RunInfo:
     sampler: str
     network: Any
     """The transformer itself, to be looked at only."""
+
+    @functools.cached_property
+    def skipped_cost(self) -> float:
+        """What a skipped evaluation costs, as a share of a computed one."""
+        return skipped_cost(self.structure, self.network)
 
 
 class Policy(Protocol):

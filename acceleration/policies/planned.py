@@ -7,7 +7,6 @@ schedule, and the measured change of the first blocks moves them while the run g
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
@@ -24,28 +23,6 @@ FEWEST_STEPS = 8
 """Below this a preset skips nothing: a few-step model changes too much from step to step."""
 FEWEST_COMPUTED = 5
 """A preset computes at least as many steps: below, fewer steps are about as good."""
-
-
-PER_PROMPT = ("time", "t_embed", "guidance", "vector", "y_embed", "text", "txt", "context", "cap_")
-"""In names of modules outside the blocks: they work on a prompt or a time, a few tokens at most."""
-
-
-def skipped_cost(structure: Structure, network: Any) -> float:
-    """What a skipped evaluation costs, as a share of a computed one.
-
-    Estimated from the parameters that are still used on every token: those of the first block and
-    of what is outside the blocks. They are counted, not timed, so that a run can be repeated.
-    """
-    blocks = [block for _, block in structure.blocks(network)]
-    size = [sum(p.numel() for p in block.parameters()) for block in blocks]
-    inside = {id(p) for block in blocks for p in block.parameters()}
-    outside = sum(
-        p.numel()
-        for name, p in network.named_parameters()
-        if id(p) not in inside and not any(part in name for part in PER_PROMPT)
-    )
-    total = sum(size) + outside
-    return 1.0 - sum(size[FIRST_BLOCKS:]) / total if total else 0.0
 
 
 def share_for(speedup: float, cost: float) -> float:
@@ -161,7 +138,7 @@ class Planned:
     def _share(self, info: RunInfo) -> float:
         if self._too_short(info):
             return 1.0
-        share = share_for(self.speedup, skipped_cost(info.structure, info.network))
+        share = share_for(self.speedup, info.skipped_cost)
         fewest = 2 if self.strict else FEWEST_COMPUTED
         return min(max(share, fewest / max(info.schedule.steps, 1)), 1.0)
 
@@ -172,7 +149,7 @@ class Planned:
                 f"{steps} steps are too few to skip any without harm, so {self.label} computes "
                 "everything; a few-step model is fast already"
             ]
-        cost = skipped_cost(info.structure, info.network)
+        cost = info.skipped_cost
         share = self._share(info)
         found = [
             f"{self.label} plans to compute {share * steps:.1f} of {steps} steps for about "

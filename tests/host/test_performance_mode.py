@@ -42,6 +42,7 @@ def test_off_changes_nothing_and_says_so() -> None:
 @pytest.mark.parametrize("name", ["flux", "wan", "qwen_image"])
 def test_target_keeps_its_number_and_repeats(name: str) -> None:
     from dit_acceleration_pack.acceleration.policies import planned
+    from dit_acceleration_pack.acceleration.policies.cost import skipped_cost
 
     model = tm.make_model(name)
     plain = tm.sample(model, name, steps=20)
@@ -51,7 +52,7 @@ def test_target_keeps_its_number_and_repeats(name: str) -> None:
     network = model.model.diffusion_model
     from dit_acceleration_pack.acceleration import host
 
-    cost = planned.skipped_cost(host.structure_of(model), network)
+    cost = skipped_cost(host.structure_of(model), network)
     wanted = planned.share_for(1.6, cost) * 20
     for branch in report.branches():
         assert abs(branch["computed"] - max(wanted, 2)) <= 1

@@ -31,6 +31,11 @@ def heun(steps: int) -> list[int]:
     return [0] + [step for step in range(1, steps) for _ in range(2)]
 
 
+def dpm_2(steps: int) -> list[int]:
+    """Both evaluations lie in the step, and the last step has one."""
+    return [step for step in range(steps - 1) for _ in range(2)] + [steps - 1]
+
+
 def spend(plan: EvaluationPlan, sequence: list[int], changes: list[float | None]) -> str:
     picture = ""
     for step, change in zip(sequence, changes, strict=True):
@@ -43,7 +48,9 @@ def spend(plan: EvaluationPlan, sequence: list[int], changes: list[float | None]
 
 @pytest.mark.parametrize("share", [0.25, 0.3, 0.36, 0.5, 0.67, 0.9])
 @pytest.mark.parametrize("steps", [8, 20, 28, 50, 100])
-@pytest.mark.parametrize(("sampler", "sequence"), [("euler", euler), ("heun", heun)])
+@pytest.mark.parametrize(
+    ("sampler", "sequence"), [("euler", euler), ("heun", heun), ("dpm_2", dpm_2)]
+)
 @pytest.mark.parametrize("shape", ["flat", "falling", "spikes", "unknown"])
 def test_the_number_is_kept(share: float, steps: int, sampler: str, sequence, shape: str) -> None:
     evaluations = sequence(steps)
@@ -59,6 +66,24 @@ def test_the_number_is_kept(share: float, steps: int, sampler: str, sequence, sh
         [changes(i) for i in range(len(evaluations))],
     )
     assert abs(picture.count("X") - share * len(evaluations)) <= 1
+
+
+@pytest.mark.parametrize("share", [0.31, 0.43, 0.55])
+@pytest.mark.parametrize(("sampler", "sequence"), [("heun", heun), ("dpm_2", dpm_2)])
+def test_what_a_known_sampler_evaluates_is_foreseen(share: float, sampler: str, sequence) -> None:
+    evaluations, lengths = sequence(20), even(20)
+    coming = [lengths[step] / evaluations.count(step) for step in evaluations]
+    plan = EvaluationPlan(lengths, share, sampler)
+    picture = ""
+    for number, step in enumerate(evaluations, start=1):
+        wanted = plan.wants(step, 0.1)
+        picture += "X" if wanted else "."
+        if wanted:
+            plan.spent()
+        if number == 3:  # heun's first step ends in the second evaluation
+            rest = cheapest(plan._since, coming[3:], round(share * len(coming)) - plan.computed)
+            foreseen = picture + "".join("X" if wanted else "." for wanted in rest)
+    assert picture == foreseen
 
 
 def test_a_sampler_whose_evaluations_are_not_known_before() -> None:
