@@ -94,3 +94,15 @@ def test_speedups_grow_with_the_presets() -> None:
     assert PerformanceSettings(approximation="target", target_speedup=2.2).speedup == 2.2
     with pytest.raises(AccelerationError):
         Planned(0.9, "target")
+
+
+def test_presets_plan_for_more_where_there_are_more_steps() -> None:
+    presets = [
+        PerformanceSettings(approximation=n) for n in ("quality", "balanced", "fast", "ultra")
+    ]
+    planned = [Planned(preset.speedup, preset.approximation) for preset in presets]
+    for steps in (8, 20, 28):
+        assert [each.speedup_at(steps) for each in planned] == [each.speedup for each in planned]
+    # As web/docs/AccelPerformanceMode.md says.
+    assert [round(each.speedup_at(50), 1) for each in planned] == [1.6, 2.2, 2.7, 3.3]
+    assert Planned(2.0, "target", strict=True).speedup_at(50) == 2.0
