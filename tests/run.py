@@ -47,8 +47,9 @@ SCRIPTS = (
     "workflows/make_examples.py",
 )
 CHECKED_PACKAGES = ("acceleration", "nodes")
-# More threads than this only cost time on the tiny models of the tests.
-MOST_THREADS = 4
+# The models of the tests are tiny: two processes of one thread do more than one of two. Each takes
+# about 1.5 GB.
+MOST_PROCESSES = 4
 
 
 @dataclass
@@ -154,11 +155,14 @@ def run_pytest(
     arguments: Sequence[str],
     gpu: bool,
     browser: Mapping[str, str],
+    processes: int = 1,
 ) -> None:
-    threads = str(min(os.cpu_count() or 1, MOST_THREADS))
+    cores = os.cpu_count() or 1
+    threads = str(max(min(cores, MOST_PROCESSES) // processes, 1))
+    spread = ["-n", str(processes), "--dist", "loadfile"] if processes > 1 else []
     results.run(
         f"pytest on ComfyUI {environment.version}",
-        [str(environment.python), "-m", "pytest", *arguments],
+        [str(environment.python), "-m", "pytest", *spread, *arguments],
         DIT_ACCEL_COMFYUI=str(environment.comfyui),
         DIT_ACCEL_CACHE=str(environment.cache),
         DIT_ACCEL_DEVICE="gpu" if gpu else "cpu",
@@ -178,20 +182,23 @@ def main() -> int:
     if options.print_env:
         print(environment.as_json())
         return 0
+    # A GPU has its memory counted by the tests, and a few of them are told apart more easily alone.
+    many = everything and not options.gpu
+    processes = min(os.cpu_count() or 1, MOST_PROCESSES) if many else 1
     results = Results()
     if with_lint:
         lint(environment, results)
     browser: dict[str, str] = {}
     if not options.lint_only:
         browser = browser_variables(environment, results, pytest_arguments)
-        run_pytest(environment, results, pytest_arguments, options.gpu, browser)
+        run_pytest(environment, results, pytest_arguments, options.gpu, browser, processes)
     pinned = options.comfyui is None
     if (everything and pinned) or options.all_hosts:
         for version in HOSTS:
             if version != environment.version:
                 other = ensure_environment(version)
                 arguments = ["-m", "every_host", *pytest_arguments]
-                run_pytest(other, results, arguments, options.gpu, browser)
+                run_pytest(other, results, arguments, options.gpu, browser, processes)
     return results.finish()
 
 
