@@ -32,10 +32,12 @@ def randomize(network: torch.nn.Module, seed: int = 0) -> None:
         else:
             value = 1 + noise * 0.05
         parameter.data.copy_(value.to(parameter.dtype))
+    # Buffers are right as the host makes them, but for those that come with a checkpoint.
     for name, buffer in network.named_buffers():
-        # Buffers are right as the host makes them, but for this one, which comes with a checkpoint.
-        if name.endswith("inv_freq"):
+        if name.endswith(("rotary_pos_emb.inv_freq", "rope.inv_freq")):
             buffer.copy_(10000.0 ** -torch.linspace(0, 1, buffer.numel() + 1)[:-1])
+        elif name.endswith("tive_conditioning"):
+            buffer.copy_(torch.randn(buffer.shape, generator=generator))
 
 
 def bare_model(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
