@@ -11,7 +11,7 @@ from ..attention import AttentionReport, AttentionRun, AttentionSettings, class_
 from ..configuration import Resolved
 from ..environment import lossy_locked
 from ..gates import untraced
-from .levers import lever_of, put, require_model
+from .levers import argument, lever_of, put, require_model
 from .live import send_text
 from .locking import SwitchedOff
 
@@ -101,7 +101,7 @@ class AttentionAttachment:
 
     def apply_model(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: ``(x, t, c_concat, c_crossattn, control, transformer_options, …)``."""
-        options = kwargs.get("transformer_options", args[5] if len(args) > 5 else {})
+        options = argument(args, kwargs, 5, "transformer_options", {})
         run: AttentionRun | None = options.get(ATTENTION_KEY)
         if run is not None and "sigmas" in options:
             sampling = executor.class_obj.model_sampling

@@ -14,7 +14,7 @@ from ..report import RunReport
 from ..run import Call, SamplingRun
 from ..schedule import Schedule
 from ..timing import unmarked
-from .levers import PROFILE_KEY, lever_of, put, require_model
+from .levers import PROFILE_KEY, argument, lever_of, put, require_model
 from .live import LiveNode
 from .memory import HostMemory, expected_branches, hidden_bytes
 from .model import network_of, sampler_name, structure_of
@@ -73,8 +73,8 @@ class CachingAttachment:
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE: ``(noise, latent_image, sampler, sigmas, …)``."""
         guider = executor.class_obj
-        sampler = kwargs.get("sampler", args[2] if len(args) > 2 else None)
-        sigmas = kwargs.get("sigmas", args[3] if len(args) > 3 else None)
+        sampler = argument(args, kwargs, 2, "sampler")
+        sigmas = argument(args, kwargs, 3, "sigmas")
         memory = HostMemory(guider.model_patcher, expected_branches(guider))
         run = self._open(guider.model_patcher, sampler, sigmas, memory)
         options = guider.model_options.setdefault("transformer_options", {})
@@ -98,7 +98,7 @@ class CachingAttachment:
         def load() -> Any:
             return executor(model, noise_shape, *args, **kwargs)
 
-        given = kwargs.get("model_options", args[1] if len(args) > 1 else None) or {}
+        given = argument(args, kwargs, 1, "model_options") or {}
         run: SamplingRun | None = given.get("transformer_options", {}).get(KEY)
         structure = structure_of(model)
         if run is None or structure is None or not isinstance(run.memory, HostMemory):
@@ -148,13 +148,13 @@ class CachingAttachment:
     @staticmethod
     def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: ``(x, t, c_concat, c_crossattn, control, transformer_options, …)``."""
-        options = kwargs.get("transformer_options", args[5] if len(args) > 5 else {})
+        options = argument(args, kwargs, 5, "transformer_options", {})
         run: SamplingRun | None = options.get(KEY)
         network = getattr(executor.class_obj, "diffusion_model", None)
         if run is None or network is None or "sigmas" not in options:
             return executor(*args, **kwargs)
         x = args[0]
-        control = kwargs.get("control", args[4] if len(args) > 4 else None)
+        control = argument(args, kwargs, 4, "control")
         return run.evaluate(
             Call(
                 execute=lambda: executor(*args, **kwargs),

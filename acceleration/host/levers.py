@@ -21,6 +21,13 @@ PROFILE_KEY = f"{PREFIX}.profile"
 """Key of the profiling lever and of its run in ``transformer_options``, which caching reads."""
 
 
+def argument(
+    args: tuple[Any, ...], kwargs: dict[str, Any], place: int, name: str, default: Any = None
+) -> Any:
+    """What the host gave a wrapper, by place or by name: both ways change from host to host."""
+    return kwargs.get(name, args[place] if len(args) > place else default)
+
+
 class LeverReport(Protocol):
     """What a lever did in its last run, as plain data without tensors."""
 

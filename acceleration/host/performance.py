@@ -17,7 +17,7 @@ from ..policies.planned import Planned
 from ..report import RunReport
 from .attention import ATTENTION_KEY, attach_attention
 from .caching import KEY
-from .levers import COMPILE_KEY, Lever, lever_of, put, require_model, without
+from .levers import COMPILE_KEY, Lever, argument, lever_of, put, require_model, without
 from .live import LiveNode
 from .locking import SwitchedOff, attach_lossy
 from .memory import pages_weights
@@ -85,7 +85,7 @@ class PerformanceAttachment:
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE: ``(noise, latent_image, sampler, sigmas, …)``."""
         guider = executor.class_obj
-        sigmas = kwargs.get("sigmas", args[3] if len(args) > 3 else ())
+        sigmas = argument(args, kwargs, 3, "sigmas", ())
         wrappers = guider.model_options.setdefault("transformer_options", {}).get("wrappers", {})
         on_model = wrappers.get("apply_model", {})
         verdict = self._verdict(guider.model_patcher, len(sigmas) - 1, COMPILE_KEY in on_model)

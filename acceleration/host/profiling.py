@@ -15,7 +15,7 @@ from ..profile_report import ProfileReport
 from ..profiling import ProfiledCall, ProfileRun, ProfileSettings
 from ..schedule import Schedule
 from .caching import branch_label
-from .levers import COMPILE_KEY, PROFILE_KEY, lever_of, put, require_model, without
+from .levers import COMPILE_KEY, PROFILE_KEY, argument, lever_of, put, require_model, without
 
 log = logging.getLogger("dit_acceleration")
 
@@ -42,7 +42,7 @@ class ProfilingLever:
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE: ``(noise, latent_image, sampler, sigmas, …)``."""
         guider = executor.class_obj
-        sigmas: Any = kwargs.get("sigmas", args[3] if len(args) > 3 else None)
+        sigmas: Any = argument(args, kwargs, 3, "sigmas")
         device = getattr(guider.model_patcher, "load_device", torch.device("cpu"))
         schedule = Schedule.from_sigmas(sigmas.tolist())
         run = ProfileRun(self.settings, schedule, device, output_folder(), self._new_file)
@@ -61,7 +61,7 @@ class ProfilingLever:
     @staticmethod
     def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: ``(x, t, c_concat, c_crossattn, control, transformer_options, …)``."""
-        options = kwargs.get("transformer_options", args[5] if len(args) > 5 else {})
+        options = argument(args, kwargs, 5, "transformer_options", {})
         run: ProfileRun | None = options.get(PROFILE_KEY)
         network = getattr(executor.class_obj, "diffusion_model", None)
         if run is None or network is None or "sigmas" not in options:
