@@ -24,11 +24,10 @@ FEWEST_STEPS = 8
 FEWEST_COMPUTED = 5
 """A preset computes at least as many steps: below, fewer steps are about as good."""
 USUAL_STEPS = 28
-"""Up to as many steps a preset plans for its speed-up."""
-MORE_STEPS = 0.25
-"""With more steps it plans for more: what is won grows with this power of their number. Steps lie
-nearer together then, and on both demo models the same share of 50 loses 2 to 15 dB less than of 28
-(benchmarks/performance.py)."""
+"""From as many steps on a preset plans for its speed-up."""
+FEWER_STEPS = 0.25
+"""With fewer steps it plans for less: what is won shrinks with this power of their number. Steps
+lie farther apart then, and skipping the same share loses more."""
 
 
 def share_for(speedup: float, cost: float) -> float:
@@ -112,8 +111,8 @@ class Planned:
     label
         What the user chose, such as ``"balanced"``, for the report.
     strict
-        This speed-up with any number of steps; else short schedules run uncached, and long ones are
-        planned to be faster.
+        This speed-up with any number of steps; else short schedules are planned to win less, and
+        the shortest run uncached.
     """
 
     name = "Performance Mode"
@@ -144,8 +143,8 @@ class Planned:
 
     def speedup_at(self, steps: int) -> float:
         """The speed-up that is planned for in a run of so many steps."""
-        longer = 1.0 if self.strict else max(steps / USUAL_STEPS, 1.0)
-        return 1.0 + (self.speedup - 1.0) * longer**MORE_STEPS
+        shorter = 1.0 if self.strict else min(steps / USUAL_STEPS, 1.0)
+        return 1.0 + (self.speedup - 1.0) * shorter**FEWER_STEPS
 
     def _share(self, info: RunInfo) -> float:
         if self._too_short(info):

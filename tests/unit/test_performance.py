@@ -96,13 +96,16 @@ def test_speedups_grow_with_the_presets() -> None:
         Planned(0.9, "target")
 
 
-def test_presets_plan_for_more_where_there_are_more_steps() -> None:
+def test_presets_plan_for_less_where_there_are_fewer_steps() -> None:
     presets = [
         PerformanceSettings(approximation=n) for n in ("quality", "balanced", "fast", "ultra")
     ]
     planned = [Planned(preset.speedup, preset.approximation) for preset in presets]
-    for steps in (8, 20, 28):
+    for steps in (28, 50, 100):
         assert [each.speedup_at(steps) for each in planned] == [each.speedup for each in planned]
     # As web/docs/AccelPerformanceMode.md says.
-    assert [round(each.speedup_at(50), 1) for each in planned] == [1.6, 2.2, 2.7, 3.3]
-    assert Planned(2.0, "target", strict=True).speedup_at(50) == 2.0
+    assert [each.speedup for each in planned] == [1.6, 2.1, 2.7, 3.2]
+    at_20 = [each.speedup_at(20) for each in planned]
+    assert at_20 == pytest.approx([1.55, 2.0, 2.6, 3.0], abs=0.05)
+    assert all(1 < each.speedup_at(8) < fewer for each, fewer in zip(planned, at_20, strict=True))
+    assert Planned(2.0, "target", strict=True).speedup_at(8) == 2.0
