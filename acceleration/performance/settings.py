@@ -11,7 +11,7 @@ MODES = ("auto", "speed", "memory", "manual")
 APPROXIMATIONS = ("off", "quality", "balanced", "fast", "ultra", "target")
 """The quality-tradeoff lever."""
 
-PRESET_SPEEDUPS = {"quality": 1.6, "balanced": 2.1, "fast": 2.7, "ultra": 3.2}
+PRESET_SPEEDUPS = {"quality": 1.6, "balanced": 2.1, "fast": 2.7, "ultra": 3.1}
 """Speed-ups that the presets plan for, a little above what they are said to give: 1.5, 2, 2.5 and 3
 times. A plan counts the blocks; forecasts, sampler and prompt take their time too. What they reach
 and cost on the demo models: `benchmarks/performance.py`, on a GPU: `benchmarks/full_size.py`."""
