@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -106,6 +107,33 @@ class Sample:
     seconds: float
     evaluations: int
     """Calls of the model, accelerated or not."""
+    laps: tuple[float, ...] = ()
+    """The same seconds step by step, of the samplers that tell of each."""
+
+
+class Laps:
+    """A sampler's callback that stops the time of every step."""
+
+    def __init__(self) -> None:
+        self._marks = [time.perf_counter()]
+
+    def __call__(self, *_: Any) -> None:
+        synchronize()
+        self._marks.append(time.perf_counter())
+
+    def taken(self) -> tuple[float, ...]:
+        """Seconds of each step, and of what came after the last callback."""
+        marks = [*self._marks, time.perf_counter()]
+        return tuple(after - before for before, after in itertools.pairwise(marks))
+
+
+def typical(samples: Sequence[Sample]) -> float:
+    """Seconds of a run whose every step takes the median of these runs.
+
+    Shared machines are slower or faster for a second or so at a time, which is part of a run. The
+    runs must compute in the same steps, as those of one prompt and seed do.
+    """
+    return sum(map(statistics.median, zip(*(sample.laps for sample in samples), strict=True)))
 
 
 class Demo:
@@ -161,7 +189,7 @@ class Demo:
         with torch.inference_mode():
             synchronize()
             self.calls = 0
-            began = time.perf_counter()
+            laps = Laps()
             latent = comfy.sample.sample_custom(
                 model,
                 noise,
@@ -171,11 +199,13 @@ class Demo:
                 positive,
                 negative,
                 empty,
+                callback=laps,
                 disable_pbar=True,
                 seed=seed,
             )
             synchronize()
-            return Sample(latent, time.perf_counter() - began, self.calls)
+            taken = laps.taken()
+            return Sample(latent, sum(taken), self.calls, taken)
 
     def picture(self, latent: torch.Tensor) -> Any:
         """Decode to RGB in 0..1, ``[H, W, 3]``, as a numpy array."""

@@ -3,10 +3,10 @@
 Every preset is sampled for every prompt and seed, for several step counts and guidance scales, and
 compared with the full run of the same noise. `plain_psnr` is plain sampling with as many steps as
 the preset computed. `--part quality` may run on a busy machine; `--part speed --resume` then times
-every preset in every mode, in rounds with the full run, and adds `seconds` (by mode that of the
-fastest run), `speedup` (by mode how many times as long the fastest full run of the same rounds
-took; what else a machine does makes runs slower only) and `from_first` (by mode the least PSNR of a
-timed latent to that of the first mode, null where all are equal bit for bit).
+every preset in every mode with the first prompt, in rounds with the full run, and adds `seconds`
+(by mode, every step the median of the rounds), `speedup` (by mode how many times as long the full
+run took, likewise) and `from_first` (by mode the least PSNR of a timed latent to that of the first
+mode, null where all are equal bit for bit).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Bench:
         """What every preset is timed at, by mode."""
 
         def run_of(model: Any) -> harness.Run:
-            return lambda i: self.demo.sample(model, *self.runs[i % len(self.runs)], cfg, steps)
+            return lambda _: self.demo.sample(model, *self.runs[0], cfg, steps)
 
         combined = [(mode, preset) for mode in modes for preset in PRESETS]
         others = [run_of(self.accelerated(*each)) for each in combined]
@@ -115,8 +115,8 @@ class Bench:
         found: dict[str, dict[str, Any]] = {}
         for (mode, preset), each in timed.items():
             row = found.setdefault(preset, {"seconds": {}, "speedup": {}, "from_first": {}})
-            seconds = min(quick.seconds for _, quick in each)
-            speedup = min(full.seconds for full, _ in each) / seconds
+            full, quick = (harness.typical(runs) for runs in zip(*each, strict=True))
+            seconds, speedup = quick, full / quick
             row["seconds"][mode], row["speedup"][mode] = round(seconds, 4), round(speedup, 4)
             first = [sample.latent for _, sample in timed[modes[0], preset]]
             near = [

@@ -18,7 +18,6 @@ import importlib
 import itertools
 import json
 import statistics
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,16 +129,17 @@ class VideoDemo(harness.Demo):
         positive, negative = self.conditioning(prompt), self.conditioning(None)
         with torch.inference_mode():
             harness.synchronize()
-            self.calls, start, began = 0, 0, time.perf_counter()
+            self.calls, start, laps = 0, 0, harness.Laps()
             for model, end in zip(parts, ends, strict=True):
                 latent = comfy.sample.sample(
                     model, noise, steps, cfg, "euler", "simple", positive, negative, latent,
                     disable_noise=start > 0, start_step=start, last_step=end,
-                    force_full_denoise=end == steps, disable_pbar=True, seed=seed,
+                    force_full_denoise=end == steps, callback=laps, disable_pbar=True, seed=seed,
                 )  # fmt: skip
                 start, noise = end, torch.zeros_like(noise)
             harness.synchronize()
-            return Sample(latent, time.perf_counter() - began, self.calls)
+            taken = laps.taken()
+            return Sample(latent, sum(taken), self.calls, taken)
 
     def calibrate(self) -> Any:
         """What Calibrate TeaCache measures on the first prompt."""
