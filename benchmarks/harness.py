@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.util
-import itertools
 import json
 import math
 import os
@@ -19,7 +18,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -112,32 +113,70 @@ class Sample:
 
 
 class Laps:
-    """A sampler's callback that stops the time of every step."""
+    """A sampler's callback that stops the time of every step, less what comes between steps."""
 
-    def __init__(self) -> None:
-        self._marks = [time.perf_counter()]
+    def __init__(self, between: Callable[[], None]) -> None:
+        self._between = between
+        self._taken: list[float] = []
+        self._since = time.perf_counter()
 
     def __call__(self, *_: Any) -> None:
         synchronize()
-        self._marks.append(time.perf_counter())
+        self._taken.append(time.perf_counter() - self._since)
+        self._between()
+        self._since = time.perf_counter()
 
     def taken(self) -> tuple[float, ...]:
         """Seconds of each step, and of what came after the last callback."""
-        marks = [*self._marks, time.perf_counter()]
-        return tuple(after - before for before, after in itertools.pairwise(marks))
+        return (*self._taken, time.perf_counter() - self._since)
 
 
 def typical(samples: Sequence[Sample]) -> float:
     """Seconds of a run whose every step takes the median of these runs.
 
-    Shared machines are slower or faster for a second or so at a time, which is part of a run. The
-    runs must compute in the same steps, as those of one prompt and seed do.
+    The runs must compute in the same steps, as those of one prompt and seed do.
     """
     return sum(map(statistics.median, zip(*(sample.laps for sample in samples), strict=True)))
 
 
+def in_turns(demos: Sequence[Demo], runs: Sequence[Callable[[], Sample]]) -> list[Sample]:
+    """Sample with several demos at once, which take turns after every step.
+
+    Shared machines are slower or faster by a tenth for seconds at a time; what differs by less is
+    told apart only where it is timed at the same moment. Each run needs a demo of its own.
+    """
+    order = deque(range(len(runs)))
+    changed = threading.Condition()
+
+    def wait(me: int) -> None:
+        changed.wait_for(lambda: order[0] == me)
+
+    def pass_on(me: int) -> None:
+        with changed:
+            order.rotate(-1)
+            changed.notify_all()
+            wait(me)
+
+    def one(me: int) -> Sample:
+        demos[me].between_steps = lambda: pass_on(me)
+        with changed:
+            wait(me)
+        try:
+            return runs[me]()
+        finally:
+            with changed:
+                order.popleft()
+                changed.notify_all()
+
+    with ThreadPoolExecutor(len(runs)) as pool:
+        return list(pool.map(one, range(len(runs))))
+
+
 class Demo:
     """The demo model with its prompts and its decoder."""
+
+    between_steps: Callable[[], None] = staticmethod(lambda: None)
+    """Called after every step; not part of a sample's time."""
 
     def __init__(self) -> None:
         self.shapes = load_file("demo_shapes", ROOT / "workflows" / "demo" / "shapes.py")
@@ -189,7 +228,7 @@ class Demo:
         with torch.inference_mode():
             synchronize()
             self.calls = 0
-            laps = Laps()
+            laps = Laps(self.between_steps)
             latent = comfy.sample.sample_custom(
                 model,
                 noise,

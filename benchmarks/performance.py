@@ -3,37 +3,37 @@
 Every preset is sampled for every prompt and seed, for several step counts and guidance scales, and
 compared with the full run of the same noise. `plain_psnr` is plain sampling with as many steps as
 the preset computed. `--part quality` may run on a busy machine; `--part speed --resume` then times
-every preset in every mode with the first prompt, in rounds with the full run, and adds `seconds`
-(by mode, every step the median of the rounds), `speedup` (by mode how many times as long the full
-run took, likewise) and `from_first` (by mode the least PSNR of a timed latent to that of the first
-mode, null where all are equal bit for bit).
+every preset in every mode with the first prompt, taking turns with the full run after every step,
+and adds `seconds` (by mode, every step the median of the rounds), `speedup` (by mode how many times
+as long the full run took, likewise) and `from_first` (by mode the least PSNR of a timed latent to
+that of the first mode, null where all are equal bit for bit).
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import harness
 import video
 from harness import Sample, say
 
+if TYPE_CHECKING:
+    import torch
+
 FIRST_SEED = 3000
 PRESETS = ("quality", "balanced", "fast", "ultra")
 MODELS = ("FLUX", "Wan")
 MODES = ("auto", "manual", "speed", "memory")
+FULL = "full"
 KEYS = ("model", "approximation", "steps", "cfg")
-
-
-def demos() -> dict[str, harness.Demo]:
-    """The demo models by the name of their architecture."""
-    return {"FLUX": harness.Demo(), "Wan": WanDemo(video.MODEL)}
 
 
 class WanDemo(video.VideoDemo):
@@ -45,12 +45,22 @@ class WanDemo(video.VideoDemo):
         return self.sample_parts([model], prompt, seed, cfg, steps)
 
 
+DEMOS: dict[str, Callable[[], harness.Demo]] = {
+    "FLUX": harness.Demo,
+    "Wan": lambda: WanDemo(video.MODEL),
+}
+"""The demo models by the name of their architecture."""
+
+
 @dataclass
 class Bench:
     """One demo model with the full runs that everything is compared with."""
 
+    make: Callable[[], harness.Demo]
     demo: harness.Demo
     runs: list[tuple[str, int]]
+    others: list[harness.Demo] = field(default_factory=list)
+    """More of the same, one a preset, for what is timed."""
     full: dict[tuple[int, float], list[Sample]] = field(default_factory=dict)
     plain: dict[tuple[int, int, float], float] = field(default_factory=dict)
 
@@ -75,17 +85,18 @@ class Bench:
             self.plain[key] = statistics.fmean(self.psnrs(samples, steps, cfg))
         return self.plain[key]
 
-    def accelerated(self, mode: str, approximation: str) -> Any:
-        """The model behind the node."""
+    @staticmethod
+    def accelerated(mode: str, approximation: str, model: Any) -> Any:
+        """A model behind the node."""
         from dit_acceleration_pack.acceleration import host
         from dit_acceleration_pack.acceleration.performance import PerformanceSettings
 
         return host.attach_performance(
-            self.demo.model, PerformanceSettings(mode=mode, approximation=approximation)
+            model, PerformanceSettings(mode=mode, approximation=approximation)
         )
 
     def quality(self, approximation: str, steps: int, cfg: float) -> dict[str, Any]:
-        model = self.accelerated(MODES[0], approximation)
+        model = self.accelerated(MODES[0], approximation, self.demo.model)
         samples, computed = [], []
         for run in self.runs:
             samples.append(self.demo.sample(model, *run, cfg, steps))
@@ -104,25 +115,42 @@ class Bench:
         self, steps: int, cfg: float, rounds: int, modes: Sequence[str]
     ) -> dict[str, dict[str, Any]]:
         """What every preset is timed at, by mode."""
+        found: dict[str, dict[str, Any]] = {
+            preset: {"seconds": {}, "speedup": {}, "from_first": {}} for preset in PRESETS
+        }
+        firsts: dict[str, torch.Tensor] = {}
+        for mode in modes:
+            timed = self.timed(mode, steps, cfg, rounds)
+            full = harness.typical(timed.pop(FULL))
+            for preset, samples in timed.items():
+                seconds, row = harness.typical(samples), found[preset]
+                first = firsts.setdefault(preset, samples[0].latent)
+                near = min(harness.psnr(first, sample.latent) for sample in samples)
+                row["seconds"][mode] = round(seconds, 4)
+                row["speedup"][mode] = round(full / seconds, 4)
+                row["from_first"][mode] = None if math.isinf(near) else round(near, 4)
+        return found
 
-        def run_of(model: Any) -> harness.Run:
-            return lambda _: self.demo.sample(model, *self.runs[0], cfg, steps)
-
-        combined = [(mode, preset) for mode in modes for preset in PRESETS]
-        others = [run_of(self.accelerated(*each)) for each in combined]
-        pairs = harness.in_rounds(run_of(self.demo.model), others, rounds, len(PRESETS))
-        timed = dict(zip(combined, pairs, strict=True))
-        found: dict[str, dict[str, Any]] = {}
-        for (mode, preset), each in timed.items():
-            row = found.setdefault(preset, {"seconds": {}, "speedup": {}, "from_first": {}})
-            full, quick = (harness.typical(runs) for runs in zip(*each, strict=True))
-            seconds, speedup = quick, full / quick
-            row["seconds"][mode], row["speedup"][mode] = round(seconds, 4), round(speedup, 4)
-            first = [sample.latent for _, sample in timed[modes[0], preset]]
-            near = [
-                harness.psnr(a, sample.latent) for a, (_, sample) in zip(first, each, strict=True)
-            ]
-            row["from_first"][mode] = None if math.isinf(min(near)) else round(min(near), 4)
+    def timed(self, mode: str, steps: int, cfg: float, rounds: int) -> dict[str, list[Sample]]:
+        """The full run and every preset of a mode, sampled in turns, some rounds."""
+        while len(self.others) < len(PRESETS):
+            self.others.append(self.make())
+        demos, names = [self.demo, *self.others], (FULL, *PRESETS)
+        models = [self.demo.model]
+        models += [
+            self.accelerated(mode, preset, demo.model)
+            for preset, demo in zip(PRESETS, self.others, strict=True)
+        ]
+        runs = [
+            functools.partial(demo.sample, model, *self.runs[0], cfg, steps)
+            for demo, model in zip(demos, models, strict=True)
+        ]
+        found: dict[str, list[Sample]] = {name: [] for name in names}
+        for index in range(rounds):
+            order = list(range(len(runs)))[:: -1 if index % 2 else 1]
+            samples = harness.in_turns([demos[i] for i in order], [runs[i] for i in order])
+            for i, sample in zip(order, samples, strict=True):
+                found[names[i]].append(sample)
         return found
 
 
@@ -157,10 +185,11 @@ def main(options: argparse.Namespace, environment: Any) -> int:
             rows.sort(key=place)
             harness.write(options.output, data)
         return 0
-    for name, demo in demos().items():
+    for name, make in DEMOS.items():
         if name not in options.models:
             continue
-        bench = Bench(demo, [(p, FIRST_SEED) for p in demo.prompts[: options.prompts]])
+        demo = make()
+        bench = Bench(make, demo, [(p, FIRST_SEED) for p in demo.prompts[: options.prompts]])
         for steps in options.steps:
             for cfg in options.cfg:
                 measure(bench, rows, name, steps, cfg, options)

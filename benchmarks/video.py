@@ -129,7 +129,7 @@ class VideoDemo(harness.Demo):
         positive, negative = self.conditioning(prompt), self.conditioning(None)
         with torch.inference_mode():
             harness.synchronize()
-            self.calls, start, laps = 0, 0, harness.Laps()
+            self.calls, start, laps = 0, 0, harness.Laps(self.between_steps)
             for model, end in zip(parts, ends, strict=True):
                 latent = comfy.sample.sample(
                     model, noise, steps, cfg, "euler", "simple", positive, negative, latent,
