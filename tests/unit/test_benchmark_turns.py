@@ -1,0 +1,71 @@
+"""Benchmarks that time several runs at once, which take turns after every step."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from comfyui_environment import ROOT
+
+
+@pytest.fixture(scope="module")
+def harness() -> ModuleType:
+    path = ROOT / "benchmarks" / "harness.py"
+    spec = importlib.util.spec_from_file_location("benchmark_harness", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    before = list(sys.path)
+    spec.loader.exec_module(module)
+    sys.path[:] = before
+    return module
+
+
+class Demo:
+    """Notes its steps in a list that it shares with others."""
+
+    def __init__(self, harness: ModuleType, name: str, steps: list[str]) -> None:
+        self.harness, self.name, self.steps = harness, name, steps
+        self.between_steps: Any = None
+
+    def sample(self, seconds: float, count: int = 3, fails: bool = False) -> Any:
+        laps = self.harness.Laps(self.between_steps)
+        for _ in range(count):
+            time.sleep(seconds)
+            self.steps.append(self.name)
+            laps()
+        if fails:
+            raise ValueError(self.name)
+        taken = laps.taken()
+        return self.harness.Sample(None, sum(taken), count, taken)
+
+
+def test_every_run_makes_a_step_then_the_next_run(harness: ModuleType) -> None:
+    steps: list[str] = []
+    a, b = Demo(harness, "a", steps), Demo(harness, "b", steps)
+    slow, quick = harness.in_turns([a, b], [lambda: a.sample(0.05, 4), lambda: b.sample(0.0, 2)])
+    assert "".join(steps) == "ababaa"
+    # Waiting for the other one is nobody's time.
+    assert slow.seconds >= 4 * 0.05 > 0.04 > quick.seconds
+    assert len(slow.laps) == 5 and slow.seconds == pytest.approx(sum(slow.laps))
+
+
+def test_a_run_that_fails_stops_nobody(harness: ModuleType) -> None:
+    steps: list[str] = []
+    a, b = Demo(harness, "a", steps), Demo(harness, "b", steps)
+    with pytest.raises(ValueError, match="b"):
+        harness.in_turns([a, b], [lambda: a.sample(0.0), lambda: b.sample(0.0, 1, fails=True)])
+    assert "".join(steps) == "abaa"
+
+
+def test_a_typical_run_takes_the_median_of_every_step(harness: ModuleType) -> None:
+    runs = [(1.0, 2.0, 9.0), (1.0, 5.0, 3.0), (7.0, 2.0, 3.0)]
+    samples = [harness.Sample(None, sum(laps), 2, laps) for laps in runs]
+    assert harness.typical(samples) == 6.0
+    with pytest.raises(ValueError):
+        harness.typical([*samples, harness.Sample(None, 1.0, 1, (1.0,))])
