@@ -32,6 +32,7 @@ from comfyui_environment import (
 )
 
 SCRIPTS = (
+    "tests/benchmark_script.py",
     "tests/browser_environment.py",
     "tests/comfyui_builder.py",
     "tests/comfyui_environment.py",

@@ -6,12 +6,15 @@ from typing import Any
 
 from ..families import Structure
 
+FIRST_BLOCKS = 1
+"""How many blocks always run where evaluations are planned."""
+
 PER_PROMPT = ("time", "t_embed", "guidance", "vector", "y_embed", "text", "txt", "context", "cap_")
 """In names of modules outside the blocks: they work on a prompt or a time, a few tokens at most."""
 
 
-def skipped_cost(structure: Structure, network: Any, first_blocks: int = 1) -> float:
-    """What a skipped evaluation costs, as a share of a computed one; its first blocks run.
+def skipped_cost(structure: Structure, network: Any) -> float:
+    """What a skipped evaluation costs, as a share of a computed one.
 
     Estimated from the parameters that are still used on every token: those of the first block and
     of what is outside the blocks. They are counted, not timed, so that a run can be repeated.
@@ -25,4 +28,4 @@ def skipped_cost(structure: Structure, network: Any, first_blocks: int = 1) -> f
         if id(p) not in inside and not any(part in name for part in PER_PROMPT)
     )
     total = sum(size) + outside
-    return 1.0 - sum(size[first_blocks:]) / total if total else 0.0
+    return 1.0 - sum(size[FIRST_BLOCKS:]) / total if total else 0.0

@@ -16,9 +16,9 @@ from ..families import Structure, Tap
 from ..report import RunReport
 from ..signals import thinned
 from . import Decision, RunInfo
+from .cost import FIRST_BLOCKS
 from .recording import relative_change
 
-FIRST_BLOCKS = 1
 FEWEST_STEPS = 8
 """Below this a preset skips nothing: a few-step model changes too much from step to step."""
 FEWEST_COMPUTED = 5

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import time
 from types import ModuleType
 from typing import Any
 
 import pytest
-
-from comfyui_environment import ROOT
+from benchmark_script import benchmark_script
 
 
 @pytest.fixture(scope="module")
 def harness() -> ModuleType:
-    path = ROOT / "benchmarks" / "harness.py"
-    spec = importlib.util.spec_from_file_location("benchmark_harness", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    before = list(sys.path)
-    spec.loader.exec_module(module)
-    sys.path[:] = before
-    return module
+    return benchmark_script("harness")
 
 
 class Demo:

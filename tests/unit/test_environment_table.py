@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from typing import Any
+
+from benchmark_script import benchmark_script
 
 from comfyui_environment import ROOT
 from dit_acceleration_pack.acceleration.configuration import SECTIONS, read_configuration
@@ -15,12 +16,7 @@ README = ROOT / "README.md"
 
 
 def script() -> Any:
-    path = ROOT / "benchmarks" / "environment_table.py"
-    spec = importlib.util.spec_from_file_location("environment_table", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("environment_table")
 
 
 def test_the_readme_lists_the_variables_as_they_are() -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
+
+from benchmark_script import benchmark_script
 
 from comfyui_environment import ROOT
 
 
 def script() -> Any:
-    path = ROOT / "benchmarks" / "families_table.py"
-    spec = importlib.util.spec_from_file_location("families_table", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("families_table")
 
 
 def test_the_readme_lists_the_families_as_they_are() -> None:

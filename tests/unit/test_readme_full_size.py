@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-
+from benchmark_script import benchmark_script
 from comfyui_environment import ROOT
 
 ENVIRONMENT = {
@@ -87,13 +86,7 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     data = {"environment": installed, "dtype": "bfloat16", "repeats": 10, "rows": CALLS}
     (tmp_path / "attention.json").write_text(json.dumps(data), encoding="utf-8")
     monkeypatch.setattr(readme_markdown, "RESULTS", tmp_path)
-    spec = importlib.util.spec_from_file_location(
-        "readme_full_size", ROOT / "benchmarks" / "readme_full_size.py"
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("readme_full_size")
 
 
 def test_every_row_is_shown(tables: ModuleType) -> None:

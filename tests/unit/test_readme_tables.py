@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from benchmark_script import benchmark_script
 
 from comfyui_environment import ROOT
 
@@ -15,12 +15,7 @@ README = ROOT / "README.md"
 
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
-    path = ROOT / "benchmarks" / "readme_table.py"
-    spec = importlib.util.spec_from_file_location("benchmark_readme_table", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("readme_table")
 
 
 @pytest.mark.parametrize("path", [README, ROOT / "benchmarks" / "README.md"], ids=str)
