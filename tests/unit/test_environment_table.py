@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 from benchmark_script import benchmark_script
-
 from comfyui_environment import ROOT
 from dit_acceleration_pack.acceleration.configuration import SECTIONS, read_configuration
 from dit_acceleration_pack.acceleration.environment import LOCK, SECONDARY, variables

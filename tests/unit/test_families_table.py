@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from benchmark_script import benchmark_script
-
 from comfyui_environment import ROOT
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+import torch
 
 from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.families import Structure
 from dit_acceleration_pack.acceleration.performance import PerformanceSettings, compiling, residency
 from dit_acceleration_pack.acceleration.performance.residency import GB, Memory
+from dit_acceleration_pack.acceleration.policies.cost import skipped_cost
 from dit_acceleration_pack.acceleration.policies.planned import Planned, share_for
 
 FLUX, WITH_TEXT = 12 * GB, 17 * GB
@@ -109,3 +115,13 @@ def test_presets_plan_for_less_where_there_are_fewer_steps() -> None:
     assert at_20 == pytest.approx([1.55, 2.0, 2.6, 2.9], abs=0.05)
     assert all(1 < each.speedup_at(8) < fewer for each, fewer in zip(planned, at_20, strict=True))
     assert Planned(2.0, "target", strict=True).speedup_at(8) == 2.0
+
+
+def test_a_skipped_evaluation_costs_what_every_token_passes() -> None:
+    network = torch.nn.Module()
+    network.img_in = torch.nn.Linear(5, 4, bias=False)
+    network.time_in = torch.nn.Linear(100, 100)  # of one token, so it does not count
+    network.blocks = torch.nn.ModuleList(torch.nn.Linear(5, 4, bias=False) for _ in range(4))
+    family: Any = SimpleNamespace(stacks=[SimpleNamespace(path="blocks")])
+    # Of five layers as large, the one before the blocks and the first block run.
+    assert skipped_cost(Structure(family, (4,)), network) == pytest.approx(2 / 5)

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from benchmark_script import benchmark_script
 from comfyui_environment import ROOT
 

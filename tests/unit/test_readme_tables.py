@@ -6,8 +6,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from benchmark_script import benchmark_script
 
+from benchmark_script import benchmark_script
 from comfyui_environment import ROOT
 
 README = ROOT / "README.md"
