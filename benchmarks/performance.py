@@ -42,7 +42,7 @@ class WanDemo(video.VideoDemo):
     def sample(
         self, model: Any, prompt: str, seed: int, cfg: float, steps: int, sampler: str = "euler"
     ) -> Sample:
-        return self.sample_parts([model], prompt, seed, cfg, steps)
+        return self.sample_parts([model], prompt, seed, cfg, steps, sampler)
 
 
 DEMOS: dict[str, Callable[[], harness.Demo]] = {

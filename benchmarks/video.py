@@ -116,7 +116,13 @@ class VideoDemo(harness.Demo):
         return [[self.shapes.text_embedding(prompt or self.shapes.UNCONDITIONAL), {}]]
 
     def sample_parts(
-        self, parts: Sequence[Any], prompt: str, seed: int, cfg: float, steps: int
+        self,
+        parts: Sequence[Any],
+        prompt: str,
+        seed: int,
+        cfg: float,
+        steps: int,
+        sampler: str = "euler",
     ) -> Sample:
         """Sample with one model, or with two as KSampler (Advanced) does: 0..k, then k..steps."""
         import comfy.sample
@@ -132,7 +138,7 @@ class VideoDemo(harness.Demo):
             self.calls, start, laps = 0, 0, harness.Laps(self.between_steps)
             for model, end in zip(parts, ends, strict=True):
                 latent = comfy.sample.sample(
-                    model, noise, steps, cfg, "euler", "simple", positive, negative, latent,
+                    model, noise, steps, cfg, sampler, "simple", positive, negative, latent,
                     disable_noise=start > 0, start_step=start, last_step=end,
                     force_full_denoise=end == steps, callback=laps, disable_pbar=True, seed=seed,
                 )  # fmt: skip
