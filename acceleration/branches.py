@@ -1,23 +1,37 @@
 """What a sampling run remembers: its branches, the policies that decide for them, their memory.
 
-A *branch* is one stream of evaluations that may share residuals: same device, same conds in the
-same order, same context window, same patches, same shape.
+A *branch* is one stream of evaluations that may share residuals: called alike (same device, same
+conds in the same order, same context window, same patches, same shape), and each going on from the
+one before; see ``tracks``.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
-from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 
 from .corrector import SAMPLERS, Corrector
+from .evaluation import Look, Shapes
 from .forecast import Forecast, make_forecast
-from .policies import Policy, RunInfo, Technique
+from .policies import Policy, Seen, Technique
 from .report import RunReport
-from .residual_store import ResidualStore, StoreFullError, bytes_of
+from .residual_store import CPU, ResidualStore, StoreFullError, bytes_of
+from .signals import read, relative_change, thinned
+from .tracks import MOST, Track, choose, hand_turn
+
+JUMPED = "signal jumped"
+NOT_FINITE = "not a finite change"
+NO_RESIDUAL = "no residual yet"
+
+LONGEST_PAUSE = 8.0
+"""Steps after which a branch that is not met any more is forgotten, however old its residual may
+grow while it is."""
 
 
 class Memory(Protocol):
@@ -35,53 +49,191 @@ class Memory(Protocol):
         ...
 
 
-@dataclass
-class Branch:
-    """State of one stream of evaluations."""
+@dataclass(eq=False)
+class Branch(Track):
+    """State of one stream of evaluations: what decides for it, what stands in, what it owes."""
 
-    name: str
-    label: str
-    device: torch.device
-    forecast: Forecast
-    corrector: Corrector | None = None
+    label: str = ""
+    device: torch.device = CPU
     policy: Policy | None = None
-    position: float | None = None
-    shape: torch.Size | None = None
+    forecast: Forecast | None = None
+    corrector: Corrector | None = None
+    hidden: torch.Size | None = None
     """Shape of the hidden state at the last computed evaluation."""
+    shapes: Shapes = field(default_factory=dict)
+    """Those of its residual's streams."""
+    track: torch.Tensor | None = None
+    """What tells pictures apart, of the evaluation before."""
+    last: torch.Tensor | None = None
+    """What the policy goes by, of the evaluation before; the same tensor, mostly."""
+    computed: torch.Tensor | None = None
+    """The same of the last computed evaluation."""
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether its forecast differs from the last residual."""
+        return self.forecast is not None and self.forecast.extrapolates
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Every tensor kept."""
+        signals = [t for t in (self.track, self.last, self.computed) if t is not None]
+        holders = (self.policy, self.forecast, self.corrector)
+        return signals + [t for holder in holders if holder for t in holder.tensors()]
+
+
+@dataclass
+class Group:
+    """Branches of evaluations that were called alike."""
+
+    branches: list[Branch] = field(default_factory=list)
+    clocks: dict[int, float] = field(default_factory=dict)
+    """Position of the last evaluation, by turn."""
+
+    def free_number(self, label: str) -> str:
+        """A label that no other branch here has: ``cond``, ``cond #2``, …"""
+        taken = {branch.label for branch in self.branches}
+        names = (label if n == 1 else f"{label} #{n}" for n in itertools.count(1))
+        return next(name for name in names if name not in taken)
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """A branch as an evaluation found it."""
+
+    branch: Branch
+    seen: Seen
+    blocked: str | None = None
+    """Why nothing that the branch knows may be used."""
 
 
 class Branches:
-    """The branches of one run, by their identity. Threads of several devices may use it."""
+    """The branches of one run. Threads may use it."""
 
     def __init__(self, technique: Technique, memory: Memory, sampler: str = "") -> None:
         self._technique = technique
         self._memory = memory
         self._sampler = sampler
         self._lock = threading.RLock()
-        self._branches: dict[Hashable, Branch] = {}
-        self._policies: dict[tuple[torch.device, int], Policy] = {}
-        self._named = 0
+        self._groups: dict[Hashable, Group] = {}
+        self._met = 0
+        self._most_together = 1
+        self.jumps = 0
+        """How often an evaluation was far from what its branch had shown."""
         self._store = ResidualStore("gpu", memory.room, 0)
         kept = self.new_forecast().tensors_kept
         self.expected_tensors = (kept + 1) * memory.branches
         """About how many tensors of the hidden state's size the run is going to keep."""
         self._store = ResidualStore(technique.residual_device, memory.room, self.expected_tensors)
 
-    def find(self, key: Hashable, label: str, device: torch.device, conds: int = 1) -> Branch:
-        """The branch with this identity, made when it is first met.
+    def clock(self, key: Hashable, turn: int) -> float | None:
+        """Position of the last evaluation that was called so, None before the first."""
+        with self._lock:
+            group = self._groups.get(key)
+            return None if group is None else group.clocks.get(turn)
+
+    def meet(
+        self,
+        key: Hashable,
+        turn: int,
+        prediction: int,
+        position: float,
+        look: Look,
+        make: Callable[[], Branch],
+    ) -> Meeting:
+        """The branch that an evaluation goes on with, and how its signals differ.
+
+        This is where a decision waits for the device, once. The branch is busy until ``leave``.
+
+        Parameters
+        ----------
+        key
+            What the evaluation was called with.
+        make
+            Opens a branch.
+        """
+        policy_signal = thinned(look.signal)
+        track = policy_signal if look.track is look.signal else thinned(look.track)
+        with self._lock:
+            group = self._groups.setdefault(key, Group())
+            group.clocks[turn] = position
+            found = _compare(group.branches, track, policy_signal)
+            changes = [math.inf if math.isnan(c.track) else c.track for c in found]
+            choice = choose(group.branches, changes, turn, prediction, position)
+            branch, blocked = choice.track, None
+            seen = Seen(policy_signal)
+            if isinstance(branch, Branch):
+                change = found[group.branches.index(branch)]
+                if choice.jumped:
+                    blocked = self._begin_anew(branch, change.track)
+                else:
+                    seen = Seen(policy_signal, change.last, change.computed)
+                    branch.shown.append(change.track)
+            else:
+                branch = self._open(group, make(), turn, position)
+            hand_turn(group.branches, branch, turn)
+            self._met += 1
+            branch.position, branch.prediction, branch.met = position, prediction, self._met
+            branch.busy = True
+            self._most_together = max(self._most_together, len(group.branches))
+        branch.track, branch.last = track, policy_signal
+        if any(change is not None and not math.isfinite(change) for change in _numbers(seen)):
+            seen, blocked = Seen(policy_signal), NOT_FINITE
+        return Meeting(branch, seen, blocked)
+
+    def leave(self, branch: Branch) -> None:
+        """The evaluation is over."""
+        branch.busy = False
+
+    def expected(self, key: Hashable, turn: int, position: float) -> Branch | None:
+        """The branch whose turn it is, for an evaluation that shows no signal."""
+        with self._lock:
+            group = self._groups.get(key)
+            own = [b for b in group.branches if b.turn == turn] if group is not None else []
+            branch = min(own, key=lambda b: b.met, default=None)
+            if group is not None and branch is not None:
+                self._met += 1
+                group.clocks[turn] = branch.position = position
+                branch.met = self._met
+            return branch
+
+    def new_branch(self, label: str, device: torch.device, policy: Policy, conds: int) -> Branch:
+        """A branch that knows nothing yet.
 
         ``conds`` says how many prompts are evaluated in one batch: these are one branch.
         """
-        with self._lock:
-            branch = self._branches.get(key)
-            if branch is None:
-                together = min(max(conds, 1), self._memory.branches)
-                self._store.expected_tensors = self.expected_tensors // together
-                self._named += 1
-                branch = Branch(f"branch-{self._named}", label, device, self.new_forecast())
-                branch.corrector = self._new_corrector()
-                self._branches[key] = branch
-            return branch
+        together = min(max(conds, 1), self._memory.branches)
+        self._store.expected_tensors = self.expected_tensors // together
+        corrector = self._new_corrector()
+        return Branch(
+            0, 0.0, 0.0, label=label, device=device, policy=policy, corrector=corrector,
+            forecast=self.new_forecast(),
+        )  # fmt: skip
+
+    def _open(self, group: Group, branch: Branch, turn: int, position: float) -> Branch:
+        branch.turn, branch.born, branch.position = turn, position, position
+        branch.label = group.free_number(branch.label)
+        own = sorted((b for b in group.branches if not b.busy), key=lambda b: b.met)
+        own = [b for b in own if b.turn == branch.turn]
+        for oldest in own[: max(len(own) - MOST + 1, 0)]:
+            self._note()
+            group.branches.remove(oldest)
+        group.branches.append(branch)
+        return branch
+
+    def _begin_anew(self, branch: Branch, change: float) -> str:
+        """Forget what a branch knows. ``change`` is nan for no number, infinite for no fit."""
+        self._note()
+        branch.shown.clear()
+        branch.computed = None
+        branch.forecast = self.new_forecast()
+        if branch.corrector is not None:
+            branch.corrector.forget()
+        if math.isnan(change):
+            return NOT_FINITE
+        if math.isinf(change):
+            return NO_RESIDUAL
+        self.jumps += 1
+        return JUMPED
 
     def new_forecast(self) -> Forecast:
         """A forecast that knows nothing yet."""
@@ -94,31 +246,22 @@ class Branches:
             return None
         return Corrector(SAMPLERS[self._sampler])
 
-    def policy(self, branch: Branch, network: int, info: RunInfo) -> Policy:
-        """The policy that decides for a branch: one for each device and network."""
-        with self._lock:
-            key = (branch.device, network)
-            if key not in self._policies:
-                self._policies[key] = self._technique.open(info)
-            branch.policy = self._policies[key]
-            return branch.policy
-
-    def drop_abandoned(self, position: float) -> None:
-        """Forget branches whose residual is too old to be used, such as windows that moved on."""
+    def drop_abandoned(self, device: torch.device, position: float) -> None:
+        """Forget branches of a device whose residual is too old, such as windows that moved on."""
         with self._lock:
             old = [
-                key
-                for key, branch in self._branches.items()
-                if branch.policy is not None
-                and branch.position is not None
-                and position - branch.position > branch.policy.max_age + 1
+                (key, branch)
+                for key, group in self._groups.items()
+                for branch in group.branches
+                if branch.device == device and not branch.busy and _abandoned(branch, position)
             ]
             if old:
                 self._note()
-            for key in old:
-                branch = self._branches.pop(key)
-                assert branch.policy is not None
-                branch.policy.forget(branch.name)
+            for key, branch in old:
+                self._groups[key].branches.remove(branch)
+            for key in {key for key, _ in old}:
+                if not self._groups[key].branches:
+                    del self._groups[key]
 
     # ---------------------------------------------------------------- memory
 
@@ -143,12 +286,8 @@ class Branches:
         """Free everything that is remembered for a device; other threads have other devices."""
         with self._lock:
             self._note()
-            for branch in self._branches.values():
-                if branch.device == device:
-                    branch.forecast, branch.policy = self.new_forecast(), None
-                    branch.corrector = None
-            for key in [key for key in self._policies if key[0] == device]:
-                self._policies.pop(key).close()
+            for group in self._groups.values():
+                group.branches = [b for b in group.branches if b.device != device]
 
     def tell_memory(self, report: RunReport) -> None:
         """Write what is and was held into the report."""
@@ -158,26 +297,81 @@ class Branches:
 
     def explanation(self, report: RunReport) -> str:
         """Why little was skipped, as the policies see it."""
-        reasons = (policy.explain(report) for policy in self._policies.values())
+        policies = [branch.policy for branch in self._all() if branch.policy is not None]
+        reasons = (policy.explain(report) for policy in policies)
         return next((reason for reason in reasons if reason), "")
+
+    def notices(self) -> list[str]:
+        """What was done to keep evaluations apart that look alike."""
+        found = []
+        if self._most_together > 1:
+            found.append(
+                f"up to {self._most_together} evaluations of a step were called alike (tiles, a "
+                "second pass of guidance, pictures side by side), so each was followed for itself"
+            )
+        if self.jumps:
+            found.append(
+                f"{self.jumps} evaluation{'s' if self.jumps > 1 else ''} came far from what the "
+                "branch had shown, as if from another picture: computed, and the branch began anew"
+            )
+        return found
 
     def close(self) -> None:
         """Free everything."""
         with self._lock:
-            for policy in self._policies.values():
-                policy.close()
-            self._policies.clear()
-            self._branches.clear()
+            self._groups.clear()
             self._store.close()
 
-    def _tensors(self, device: torch.device | None = None) -> list[torch.Tensor]:
+    def _all(self) -> list[Branch]:
         with self._lock:
-            branches = [b for b in self._branches.values() if device in (None, b.device)]
-            policies = [p for (d, _), p in self._policies.items() if device in (None, d)]
-        correctors = [b.corrector for b in branches if b.corrector is not None]
-        holders: list[Any] = [*(b.forecast for b in branches), *correctors, *policies]
-        return [tensor for holder in holders for tensor in holder.tensors()]
+            return [branch for group in self._groups.values() for branch in group.branches]
+
+    def _tensors(self, device: torch.device | None = None) -> list[torch.Tensor]:
+        branches = [b for b in self._all() if device in (None, b.device)]
+        return [tensor for branch in branches for tensor in branch.tensors()]
 
     def _note(self) -> None:
         # What is held grows until something is dropped: looking then and at the end is enough.
         self._store.note_bytes(bytes_of(self._tensors()))
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """Relative changes of the signals against those of one branch.
+
+    nan where they are no number; infinite, or None, where shapes do not fit.
+    """
+
+    track: float
+    last: float | None
+    computed: float | None
+
+
+def _compare(
+    branches: Sequence[Branch], track: torch.Tensor, signal: torch.Tensor
+) -> list[_Changes]:
+    """Compare with every branch, in one reading. Comparisons of the same two count once."""
+    asked: dict[tuple[int, int], torch.Tensor] = {}
+
+    def ask(now: torch.Tensor, before: torch.Tensor | None) -> tuple[int, int] | None:
+        if before is None or before.shape != now.shape or before.device != now.device:
+            return None
+        pair = (id(now), id(before))
+        if pair not in asked:
+            asked[pair] = relative_change(now, before)
+        return pair
+
+    wanted = [(ask(track, b.track), ask(signal, b.last), ask(signal, b.computed)) for b in branches]
+    numbers = [n if math.isfinite(n) else math.nan for n in read(list(asked.values()))]
+    values: dict[tuple[int, int] | None, float] = dict(zip(asked, numbers, strict=True))
+    return [_Changes(values.get(t, math.inf), values.get(s), values.get(c)) for t, s, c in wanted]
+
+
+def _numbers(seen: Seen) -> tuple[float | None, float | None]:
+    return seen.since_last, seen.since_computed
+
+
+def _abandoned(branch: Branch, position: float) -> bool:
+    """Whether a branch was not met for longer than its residual may be used."""
+    age = branch.policy.max_age if branch.policy is not None else 0.0
+    return position - branch.position > min(age, LONGEST_PAUSE) + 1

@@ -128,10 +128,13 @@ def _without_compiler_guards(manager: type) -> Any:
 
 
 class DecisionEngine:
-    """cache-dit's decisions for the branches of one sampling run on one device.
+    """cache-dit's decisions for one branch.
 
-    Not thread-safe, as the library's manager has one mutable current context; use one a device.
+    The library compares signals itself. What it is given is a number in place of them, as one
+    reading of the device serves all who ask: two scalars that differ by the measured change.
     """
+
+    BRANCH = "branch"
 
     def __init__(self, settings: CacheDiTSettings, mask: list[int] | None) -> None:
         _, contexts = _library()
@@ -150,64 +153,59 @@ class DecisionEngine:
             steps_computation_policy=settings.scm_policy,
         )
 
-    def decide(self, key: str, step: int, signal: torch.Tensor) -> tuple[bool, float | None]:
+    def decide(self, step: int, change: float | None) -> tuple[bool, float | None]:
         """Ask the library whether to reuse at ``step``.
 
         Parameters
         ----------
-        key
-            Name of the branch.
         step
             Index in the schedule; the same step may be asked several times.
-        signal
-            Residual of the first blocks, ``[B, L, D]``.
+        change
+            Relative change of the signal since the last computed evaluation, None before one.
 
         Returns
         -------
         (reuse, diff)
-            ``diff`` is the relative L1 change that was measured, None where none was needed.
+            ``diff`` is the change that the library looked at, None where none was needed.
         """
         manager = self._manager
-        context = manager.set_context(key, cache_config=self._config)
+        context = manager.set_context(self.BRANCH, cache_config=self._config)
         if context.transformer_executed_steps == 0 or context.get_current_step() != step:
             # mark_step_begin() adds one, then compares with the previous step of the schedule.
             context.executed_steps = step
             manager.mark_step_begin()
         context.residual_diffs.pop(str(step), None)
-        reuse = bool(manager.can_cache(signal, prefix=PREFIX))
-        return reuse, manager.get_current_step_residual_diff()
+        one = torch.ones(1, dtype=torch.float64)
+        if change is not None:
+            manager.set_Fn_buffer(one, prefix=PREFIX)
+        reuse = bool(manager.can_cache(one - (change or 0.0), prefix=PREFIX))
+        looked = manager.get_current_step_residual_diff()
+        return reuse, change if looked is not None and looked > 0 else looked
 
-    def warming_up(self, key: str) -> bool:
-        """Whether the last decision of a branch fell into the warm-up."""
-        return bool(self._manager.get_context(key).is_in_warmup())
+    def warming_up(self) -> bool:
+        """Whether the last decision fell into the warm-up."""
+        return bool(self._context.is_in_warmup())
 
-    def cached_steps(self, key: str) -> int:
-        """How many steps of a branch were served from the cache."""
-        return len(self._manager.get_context(key).cached_steps)
+    def cached_steps(self) -> int:
+        """How many steps were served from the cache."""
+        return len(self._context.cached_steps)
 
-    def reused(self, key: str, step: int) -> None:
+    def reused(self, step: int) -> None:
         """Tell the library that ``step`` was served from the cache."""
-        context = self._manager.get_context(key)
+        context = self._context
         if not context.cached_steps or context.cached_steps[-1] != step:
             context.add_cached_step()
 
-    def computed(self, key: str, step: int, signal: torch.Tensor) -> None:
-        """Tell the library that ``step`` was computed with this residual of the first blocks."""
-        context = self._manager.get_context(key)
+    def computed(self, step: int) -> None:
+        """Tell the library that ``step`` was computed."""
+        context = self._context
         if context.cached_steps and context.cached_steps[-1] == step:
             context.cached_steps.pop()
         context.continuous_cached_steps = 0
-        self._manager.set_context(key, cache_config=self._config)
-        self._manager.set_Fn_buffer(signal, prefix=PREFIX)
 
-    def forget(self, key: str) -> None:
-        """Drop a branch's buffers."""
-        self._manager.remove_context(key)
-
-    def close(self) -> None:
-        """Free every buffer."""
-        self._manager.clear_contexts()
-        self._manager._current_context = None
+    @property
+    def _context(self) -> Any:
+        return self._manager.get_context(self.BRANCH)
 
 
 class CalibratedStream:

@@ -11,8 +11,9 @@ Blocks and host write into hidden states in place, so every snapshot is a clone.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from .families import BlockStack, SideBlocks
 from .families.base import HIDDEN_STATE, IMAGE, JOINED, TEXT, Family, Tap
 from .forecast import Streams
 from .gates import Handler, untraced, untraced_itself
+from .signals import thinned
 
 
 @dataclass(frozen=True)
@@ -58,58 +60,119 @@ class TapPoint:
     module: torch.nn.Module | None = None
 
 
-Decide = Callable[[torch.Tensor, torch.Size, bool], "Streams | None"]
-"""Given the signal ``[B, L, D]``, the shape of the hidden state and whether blocks must run: the
-residual to put in place, or None to compute."""
+Shapes = dict[str, torch.Size]
+"""Of the streams that a residual is added to."""
+
+Decide = Callable[["Look"], "Streams | None"]
+"""Told what the first blocks show: the residual to put in place, or None to compute."""
 
 
-class Evaluation:
-    """Handlers for the gates of one evaluation.
+class Abandoned(Exception):  # noqa: N818 - a way out
+    """Something of ours went wrong at a gate; what it was is its cause."""
 
-    Parameters
-    ----------
-    plan
-        Parts of the blocks.
-    decide
-        Called once: after the first blocks, with their residual on the image stream; or, with no
-        first blocks, with what the tap reads.
-    tap
-        Where the signal is read when there are no first blocks.
-    """
 
-    def __init__(self, plan: BlockPlan, decide: Decide, tap: TapPoint | None = None) -> None:
-        self._plan = plan
-        self._decide = decide
-        self._tap = tap or TapPoint()
-        self._tapped: torch.Tensor | None = None
-        self._entry: Streams | None = None
-        self._before: torch.Tensor | None = None
-        self._base: Streams | None = None
-        self._restored: Streams | None = None
-        self._tokens = {IMAGE: 0, TEXT: 0}
-        self.must_run = False
-        self.hidden_shape: torch.Size | None = None
-        self.output: torch.Tensor | None = None
-        """Image stream after the last skippable block, on computed evaluations."""
-        self.signal: torch.Tensor | None = None
-        self.residual: Streams | None = None
-        self.returned = False
+@dataclass(frozen=True)
+class Look:
+    """What one call of the network shows before it is decided."""
+
+    signal: torch.Tensor
+    """What a policy goes by: the first blocks' residual, or what the tap reads."""
+    track: torch.Tensor
+    """What tells pictures apart: the same, or the hidden state where the tap reads no picture."""
+    hidden: torch.Size
+    """Shape of the hidden state as it entered the first block."""
+    shapes: Shapes
+    must_run: bool
+
+
+@dataclass
+class Pass:
+    """One call of the network. Blocks and host write in place, so its tensors are clones."""
+
+    entry: Streams | None = None
+    before: torch.Tensor | None = None
+    base: Streams | None = None
+    restored: Streams | None = None
+    tokens: dict[str, int] = field(default_factory=lambda: {IMAGE: 0, TEXT: 0})
+    must_run: bool = False
+    hidden_shape: torch.Size | None = None
+    output: torch.Tensor | None = None
+    """Image stream after the last skippable block, where it was computed."""
+    signal: torch.Tensor | None = None
+    residual: Streams | None = None
+    returned: bool = False
 
     @property
     def skipped(self) -> bool:
         """Whether the decision was to reuse."""
-        return self._restored is not None
+        return self.restored is not None
 
     @property
     def holds(self) -> bool:
-        """Whether tensors of ours are held for this evaluation."""
-        held = (self._entry, self._before, self._base, self._restored, self.signal, self.residual)
+        """Whether tensors of ours are held."""
+        held = (self.entry, self.before, self.base, self.restored, self.signal, self.residual)
         return any(tensors is not None for tensors in held)
 
     @property
     def lost(self) -> bool:
         """Whether blocks were handed through but the last gate was never reached."""
         return self.skipped and not self.returned
+
+
+class Evaluation:
+    """Handlers for the gates of one evaluation.
+
+    The network is called once in it, or more often where somebody's wrapper does so (a batch in
+    parts, a second pass without guidance); each call begins at the first block.
+
+    Parameters
+    ----------
+    plan
+        Parts of the blocks.
+    decide
+        Called once a pass: after the first blocks, with their residual on the image stream; or,
+        with no first blocks, with what the tap reads.
+    tap
+        Where the signal is read when there are no first blocks.
+    begins
+        Called at the beginning of every pass.
+    """
+
+    def __init__(
+        self,
+        plan: BlockPlan,
+        decide: Decide,
+        tap: TapPoint | None = None,
+        begins: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._plan = plan
+        self._decide = decide
+        self._tap = tap or TapPoint()
+        self._begins = begins
+        self._tapped: torch.Tensor | None = None
+        self.passes: list[Pass] = []
+        self.failure: Exception | None = None
+        """What went wrong in our own work."""
+
+    @property
+    def now(self) -> Pass:
+        """The pass that has begun last."""
+        return self.passes[-1]
+
+    @property
+    def skips(self) -> bool:
+        """Whether blocks are handed through now."""
+        return bool(self.passes) and self.now.skipped
+
+    @property
+    def holds(self) -> bool:
+        """Whether tensors of ours are held for this evaluation."""
+        return any(each.holds for each in self.passes)
+
+    @property
+    def lost(self) -> bool:
+        """Whether a pass that skipped never reached its last gate."""
+        return any(each.lost for each in self.passes)
 
     def gates_for(
         self,
@@ -141,12 +204,12 @@ class Evaluation:
     def _tap_handler(self, point: TapPoint) -> Handler:
         if point.tap.output:
             return partial(untraced_itself(_run_output_tap), self)
-        return partial(untraced_itself(_run_input_tap), self, point.tap, untraced(_settle))
+        return partial(untraced_itself(_run_input_tap), self, point.tap, _settle_tapped)
 
     def _handler(self, index: int, stack: BlockStack) -> Handler | None:
         plan = self._plan
         if index == plan.first == 0:
-            begin, hand_through = untraced(_begin), untraced(_hand_through)
+            begin, hand_through = _begin, _hand_through
             return partial(untraced_itself(_run_open), self, stack, begin, hand_through)
         if index < plan.first:
             enters, decides = index == 0, index == plan.first - 1
@@ -154,16 +217,15 @@ class Evaluation:
         return self._last(stack)
 
     def _first(self, stack: BlockStack, enters: bool, decides: bool) -> Handler:
-        enter = untraced(_enter) if enters else None
-        decide = untraced(_take_decision) if decides else None
+        enter = _enter if enters else None
+        decide = _take_decision if decides else None
         return partial(untraced_itself(_run_first), self, stack, enter, decide)
 
     def _middle(self, stack: BlockStack) -> Handler:
-        return partial(untraced_itself(_run_middle), self, stack, untraced(_hand_through))
+        return partial(untraced_itself(_run_middle), self, stack, _hand_through)
 
     def _last(self, stack: BlockStack) -> Handler:
-        restore, capture = untraced(_restore), untraced(_capture)
-        return partial(untraced_itself(_run_last), self, stack, restore, capture)
+        return partial(untraced_itself(_run_last), self, stack, _restore, _capture)
 
     def split(self, stack: BlockStack, output: Any) -> Streams:
         """Views of the kept streams in a block's output."""
@@ -179,7 +241,7 @@ class Evaluation:
     @property
     def lengths(self) -> tuple[int, int]:
         """Numbers of text and of image tokens, as seen at the first block."""
-        return self._tokens[TEXT], self._tokens[IMAGE]
+        return self.now.tokens[TEXT], self.now.tokens[IMAGE]
 
 
 # The compiler stays out of the handlers themselves, so that what differs from block to block
@@ -214,12 +276,12 @@ def _run_open(
     kwargs: dict[str, Any],
 ) -> Any:
     begin(evaluation, stack, args, kwargs)
-    if evaluation._restored is None:
+    if not evaluation.skips:
         try:
             return original(*args, **kwargs)
         except BlockSkipped:
             pass
-    return hand_through(stack, args, kwargs)
+    return hand_through(evaluation, stack, args, kwargs)
 
 
 def _run_input_tap(
@@ -230,9 +292,9 @@ def _run_input_tap(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    if evaluation._entry is not None:
+    if evaluation.passes and evaluation.now.entry is not None:
         settle(evaluation, kwargs[tap.keyword] if tap.keyword in kwargs else args[0])
-        if evaluation._restored is not None:
+        if evaluation.skips:
             raise BlockSkipped
     return original(*args, **kwargs)
 
@@ -257,9 +319,9 @@ def _run_middle(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    if evaluation._restored is None:
+    if not evaluation.skips:
         return original(*args, **kwargs)
-    return hand_through(stack, args, kwargs)
+    return hand_through(evaluation, stack, args, kwargs)
 
 
 def _run_side(
@@ -269,7 +331,7 @@ def _run_side(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    if evaluation._restored is None:
+    if not evaluation.skips:
         return original(*args, **kwargs)
     return side.skip(args, kwargs)
 
@@ -283,63 +345,95 @@ def _run_last(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    if evaluation._restored is not None:
+    if evaluation.skips:
         return restore(evaluation, stack, args, kwargs)
     output = original(*args, **kwargs)
     capture(evaluation, stack, output)
     return output
 
 
+def guarded(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step of ours at a gate, whose error is told from one of the model's."""
+
+    @functools.wraps(step)
+    def safe(evaluation: Evaluation, *args: Any) -> Any:
+        try:
+            return step(evaluation, *args)
+        except BlockSkipped:
+            raise
+        except Exception as error:
+            evaluation.failure = error
+            raise Abandoned from error
+
+    return untraced(safe)
+
+
+@guarded
 def _enter(
     evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    evaluation._before = stack.read_input(IMAGE, args, kwargs).clone()
-    _note_call(evaluation, stack, args, kwargs)
+    _begin_pass(evaluation, stack, args, kwargs)
+    evaluation.now.before = stack.read_input(IMAGE, args, kwargs).clone()
 
 
-def _note_call(
+def _begin_pass(
     evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    evaluation.hidden_shape = stack.read_input(IMAGE, args, kwargs).shape
-    evaluation.must_run = stack.must_run is not None and stack.must_run(args, kwargs)
-    for name in evaluation._tokens:
+    evaluation._begins()
+    now = Pass()
+    evaluation.passes.append(now)
+    now.hidden_shape = stack.read_input(IMAGE, args, kwargs).shape
+    now.must_run = stack.must_run is not None and stack.must_run(args, kwargs)
+    for name in now.tokens:
         tokens = stack.read_input(name, args, kwargs)
         if tokens is not None:
-            evaluation._tokens[name] = tokens.shape[1]
+            now.tokens[name] = tokens.shape[1]
 
 
+@guarded
 def _begin(
     evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    _note_call(evaluation, stack, args, kwargs)
+    _begin_pass(evaluation, stack, args, kwargs)
     kept = [name for name in stack.outputs if name in evaluation._plan.kept]
-    evaluation._entry = {name: stack.read_input(name, args, kwargs) for name in kept}
+    entry = {name: stack.read_input(name, args, kwargs) for name in kept}
+    evaluation.now.entry = entry
     tap = evaluation._tap.tap
     if tap == HIDDEN_STATE:
-        _settle(evaluation, evaluation._entry[IMAGE])
+        _settle(evaluation, entry[IMAGE])
     elif tap.output and evaluation._tapped is not None:
         _settle(evaluation, evaluation._tapped)
+    evaluation._tapped = None
 
 
 def _settle(evaluation: Evaluation, signal: torch.Tensor) -> None:
     """Decide on the streams as they entered the first block."""
-    streams = evaluation._entry
+    now = evaluation.now
+    streams = now.entry
     assert streams is not None
-    evaluation._entry = None
-    evaluation.signal = signal.clone()
-    _apply_decision(evaluation, streams)
+    now.entry = None
+    now.signal = signal.clone()
+    track = now.signal if signal is streams[IMAGE] else thinned(streams[IMAGE]).clone()
+    _apply_decision(evaluation, streams, track)
 
 
+@guarded
+def _settle_tapped(evaluation: Evaluation, signal: torch.Tensor) -> None:
+    _settle(evaluation, signal)
+
+
+@guarded
 def _take_decision(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
-    before = evaluation._before
+    now = evaluation.now
+    before = now.before
     if before is None:
         return
-    evaluation._before = None
+    now.before = None
     streams = evaluation.split(stack, output)
     if streams[IMAGE].shape != before.shape:
         return  # the first blocks change the number of tokens: nothing to compare
-    evaluation.signal = _difference(streams[IMAGE], before)
-    _apply_decision(evaluation, streams)
+    now.signal = _difference(streams[IMAGE], before)
+    _apply_decision(evaluation, streams, now.signal)
 
 
 def _difference(value: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
@@ -349,38 +443,46 @@ def _difference(value: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     return torch.sub(value, base, out=base)
 
 
-def _apply_decision(evaluation: Evaluation, streams: Streams) -> None:
-    assert evaluation.signal is not None
-    assert evaluation.hidden_shape is not None
-    residual = evaluation._decide(evaluation.signal, evaluation.hidden_shape, evaluation.must_run)
+def _apply_decision(evaluation: Evaluation, streams: Streams, track: torch.Tensor) -> None:
+    now = evaluation.now
+    assert now.signal is not None and now.hidden_shape is not None
+    shapes = {name: value.shape for name, value in streams.items()}
+    look = Look(now.signal, track, now.hidden_shape, shapes, now.must_run)
+    residual = evaluation._decide(look)
     if residual is None:
-        evaluation._base = {name: value.clone() for name, value in streams.items()}
+        now.base = {name: value.clone() for name, value in streams.items()}
     else:
-        evaluation._restored = {name: streams[name] + residual[name] for name in streams}
+        now.restored = {name: streams[name] + residual[name] for name in streams}
 
 
-def _hand_through(stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+@guarded
+def _hand_through(
+    evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     return stack.pack_output({s: stack.read_input(s, args, kwargs) for s in stack.outputs})
 
 
+@guarded
 def _capture(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
-    base = evaluation._base
+    now = evaluation.now
+    base = now.base
     if base is None:
         return
-    evaluation._base = None
+    now.base = None
     streams = evaluation.split(stack, output)
     if any(streams[name].shape != base[name].shape for name in base):
         return  # the skippable blocks change the number of tokens: no residual
-    evaluation.output = streams[IMAGE]
-    evaluation.residual = {name: _difference(streams[name], base[name]) for name in base}
+    now.output = streams[IMAGE]
+    now.residual = {name: _difference(streams[name], base[name]) for name in base}
 
 
+@guarded
 def _restore(
     evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    restored = evaluation._restored
+    restored = evaluation.now.restored
     assert restored is not None
-    evaluation.returned = True
+    evaluation.now.returned = True
     if stack.is_joined:
         joined = stack.read_input(JOINED, args, kwargs)
         text = restored.get(TEXT, stack.text_part(joined, *evaluation.lengths))

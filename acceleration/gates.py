@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock, get_ident
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 
@@ -25,22 +26,64 @@ _ABSENT = object()
 
 
 class Gate:
-    """Stands in for the forward of one block."""
+    """Stands in for the forward of one block.
 
-    __slots__ = ("__weakref__", "forward", "handler", "original")
+    Threads that sample one network at once each have handlers of their own, and whoever has none
+    finds the block as it is. Within a thread the last handler counts: a run inside another one's
+    evaluation is not its business.
+    """
 
-    def __init__(self) -> None:
-        self.original: Callable[..., Any] | None = None
-        self.handler: Handler | None = None
+    __slots__ = ("__weakref__", "_before", "_block", "_handlers", "_original", "forward")
+
+    def __init__(self, block: torch.nn.Module) -> None:
+        self._block = ref(block)
+        self._before: Any = _ABSENT
+        self._original: Callable[..., Any] | None = None
+        self._handlers: dict[int, list[Handler]] = {}
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            assert self.handler is not None and self.original is not None
-            return self.handler(self.original, args, kwargs)
+            handlers = self._handlers.get(get_ident())
+            if handlers:
+                assert self._original is not None
+                return handlers[-1](self._original, args, kwargs)
+            # Another thread, which may have found this gate just before it was taken off.
+            return (self._original or self._found_again())(*args, **kwargs)
 
         self.forward = _left_alone(forward)
 
+    def put(self, block: torch.nn.Module, handler: Handler) -> None:
+        """Hand this thread's calls of the block to a handler."""
+        if not self._handlers:
+            self._before = block.__dict__.get("forward", _ABSENT)
+            self._original = block.forward
+            block.__dict__["forward"] = self.forward
+        self._handlers.setdefault(get_ident(), []).append(handler)
+
+    def take(self, block: torch.nn.Module) -> None:
+        """Take this thread's last handler off; the block is as it was when none is left."""
+        handlers = self._handlers[get_ident()]
+        handlers.pop()
+        if handlers:
+            return
+        del self._handlers[get_ident()]
+        if self._handlers:
+            return
+        if self._before is _ABSENT:
+            block.__dict__.pop("forward", None)
+        else:
+            block.__dict__["forward"] = self._before
+        self._before, self._original = _ABSENT, None
+
+    def _found_again(self) -> Callable[..., Any]:
+        block = self._block()
+        assert block is not None, "somebody is calling it"
+        forward: Callable[..., Any] = block.forward
+        return forward
+
 
 _gates: WeakKeyDictionary[torch.nn.Module, Gate] = WeakKeyDictionary()
+_lock = Lock()
+"""Held while gates are put on and taken off, never while a block runs."""
 
 
 def _left_alone(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,22 +104,18 @@ def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def installed(plan: Sequence[tuple[torch.nn.Module, Handler]]) -> Iterator[None]:
-    """Put gates on blocks for the length of the context, whatever happens inside."""
-    placed: list[tuple[torch.nn.Module, Gate, Any]] = []
+    """Put gates on blocks for this thread and the length of the context, whatever happens."""
+    placed: list[tuple[torch.nn.Module, Gate]] = []
     try:
-        for block, handler in plan:
-            gate = _gates.get(block)
-            if gate is None:
-                gate = _gates[block] = Gate()
-            before = block.__dict__.get("forward", _ABSENT)
-            gate.original, gate.handler = block.forward, handler
-            placed.append((block, gate, before))
-            block.__dict__["forward"] = gate.forward
+        with _lock:
+            for block, handler in plan:
+                gate = _gates.get(block)
+                if gate is None:
+                    gate = _gates[block] = Gate(block)
+                gate.put(block, handler)
+                placed.append((block, gate))
         yield
     finally:
-        for block, gate, before in reversed(placed):
-            if before is _ABSENT:
-                block.__dict__.pop("forward", None)
-            else:
-                block.__dict__["forward"] = before
-            gate.original = gate.handler = None
+        with _lock:
+            for block, gate in reversed(placed):
+                gate.take(block)

@@ -1,15 +1,15 @@
 """The model nobody has described: its structure is found by looking, and proved before it is used.
 
 Looking: the ModuleList of like blocks that holds most of the parameters. Watching: one evaluation
-that records what goes into and comes out of every block. Proving: the same evaluation again with
-all but the first block handed through and the recorded residual put in place; only if that gives
-the same output is the structure trusted.
+that records the shapes of what goes into and comes out of every block. Proving: the same evaluation
+again with all but the first block handed through and the recorded residual put in place; only if
+that gives the same output is the structure trusted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,8 @@ import torch
 from .evaluation import BlockPlan, Evaluation
 from .families import Arg, BlockStack, Family, Structure
 from .families.base import IMAGE
-from .gates import Handler, installed
+from .forecast import Streams
+from .gates import installed
 
 MIN_BLOCKS = 4
 MIN_SHARE = 0.5
@@ -31,11 +32,23 @@ is far below it, a wrong structure far above."""
 
 @dataclass
 class _Seen:
-    """One call of a block: tensors by slot, and what it returned."""
+    """One call of a block: shapes of the tensors it was given, by slot, and of what it returned."""
 
     slots: dict[Arg, torch.Size]
-    outputs: tuple[Any, ...]
-    bare: bool
+    outputs: tuple[torch.Size | None, ...]
+    """None for what is no tensor."""
+    packed: bool
+    """Whether a tuple was returned."""
+
+
+@dataclass
+class _Watch:
+    """What one evaluation shows of a list of blocks. Of tensors only two calls' results stay."""
+
+    count: int
+    calls: list[tuple[int, _Seen]] = field(default_factory=list)
+    ends: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    """Results of the first and of the last block; the network goes on to write into its own."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +66,17 @@ def probe(network: Any, execute: Callable[[], Any]) -> Finding:
     if path is None:
         return Finding(execute(), None, "it has no stack of like blocks")
     blocks = list(network.get_submodule(path))
-    calls: list[tuple[int, _Seen]] = []
-    plan = [(block, partial(_watch, calls, index)) for index, block in enumerate(blocks)]
+    watch = _Watch(len(blocks))
+    plan = [(block, partial(_watch, watch, index)) for index, block in enumerate(blocks)]
     with installed(plan):
         output = execute()
-    stack = _read_stack(path, calls, len(blocks))
+    stack = _read_stack(path, watch.calls, len(blocks))
     if isinstance(stack, str):
         return Finding(output, None, stack)
     name = type(getattr(network, "_orig_mod", network)).__name__
     family = Family(name=name, classes=(), stacks=(stack,), results=stack.outputs)
     structure = Structure(family, (len(blocks),), source="structure found by probing")
-    if not _proved(structure, network, execute):
+    if not _proved(structure, network, execute, output, _residual(stack, watch)):
         return Finding(output, None, f"handing through {path} did not give the same output")
     return Finding(output, structure)
 
@@ -84,7 +97,7 @@ def find_stack(network: Any) -> str | None:
 
 
 def _watch(
-    calls: list[tuple[int, _Seen]],
+    watch: _Watch,
     index: int,
     original: Callable[..., Any],
     args: tuple[Any, ...],
@@ -100,8 +113,17 @@ def _watch(
             slots[Arg(name, len(args) + 99)] = value.shape
     output = original(*args, **kwargs)
     outputs = output if isinstance(output, tuple) else (output,)
-    calls.append((index, _Seen(slots, outputs, not isinstance(output, tuple))))
+    shapes = tuple(o.shape if isinstance(o, torch.Tensor) else None for o in outputs)
+    watch.calls.append((index, _Seen(slots, shapes, isinstance(output, tuple))))
+    if index in (0, watch.count - 1):
+        watch.ends[index] = tuple(o.clone() if torch.is_tensor(o) else o for o in outputs)
     return output
+
+
+def _residual(stack: BlockStack, watch: _Watch) -> Streams:
+    """What the blocks after the first one added, by stream."""
+    first, last = watch.ends[0], watch.ends[watch.count - 1]
+    return {name: last[i] - first[i] for i, name in enumerate(stack.outputs)}
 
 
 def _read_stack(path: str, calls: list[tuple[int, _Seen]], count: int) -> BlockStack | str:
@@ -110,45 +132,41 @@ def _read_stack(path: str, calls: list[tuple[int, _Seen]], count: int) -> BlockS
         return f"the blocks of {path} are not each called once and in order"
     seen = [call for _, call in calls]
     first = seen[0]
-    if any(not isinstance(o, torch.Tensor) for call in seen for o in call.outputs):
+    if any(shape is None for call in seen for shape in call.outputs):
         return f"the blocks of {path} return something other than tensors"
-    shapes = {tuple(tuple(o.shape) for o in call.outputs) for call in seen}
-    if len(shapes) != 1:
+    if len({(call.outputs, call.packed) for call in seen}) != 1:
         return f"the blocks of {path} change the shape of the hidden state"
     if any(set(call.slots) != set(first.slots) for call in seen):
         return f"the blocks of {path} are not all called alike"
     inputs: dict[str, Arg] = {}
     for number, output in enumerate(first.outputs):
-        fitting = [a for a, shape in first.slots.items() if shape == output.shape]
+        fitting = [a for a, shape in first.slots.items() if shape == output]
         fitting = [a for a in fitting if a not in inputs.values()]
         if not fitting:
             return f"a result of the blocks of {path} is not one of their inputs"
         if len(fitting) > 1 and len(first.outputs) > 1:
             return f"it is not clear which input of the blocks of {path} is the hidden state"
         inputs[IMAGE if number == 0 else f"stream {number}"] = fitting[0]
-    return BlockStack(path, inputs, tuple(inputs))
+    return BlockStack(path, inputs, tuple(inputs), packed=first.packed)
 
 
-def _proved(structure: Structure, network: Any, execute: Callable[[], Any]) -> bool:
+def _proved(
+    structure: Structure, network: Any, execute: Callable[[], Any], output: Any, residual: Streams
+) -> bool:
     """Whether reusing the residual at an unchanged input gives the output of computing."""
     plan = BlockPlan.of(structure.family, structure.block_count, 1, 0)
     if plan is None:
         return False
-    blocks = structure.blocks(network)
-    learn = Evaluation(plan, lambda *_: None)
-    expected = _evaluate(learn.gates_for(blocks), execute)
-    residual = learn.residual
-    if residual is None:
-        return False
-    again = Evaluation(plan, lambda *_: residual)
-    found = _evaluate(again.gates_for(blocks), execute)
+    again = Evaluation(plan, lambda _: residual)
+    with installed(again.gates_for(structure.blocks(network))):
+        found = _floats(execute())
+    expected = _floats(output)
     if again.lost or expected.shape != found.shape:
         return False
     difference = (found - expected).abs().mean() / expected.abs().mean().clamp_min(1e-9)
     return bool(difference < TOLERANCE)
 
 
-def _evaluate(gates: list[tuple[torch.nn.Module, Handler]], execute: Callable[[], Any]) -> Any:
-    with installed(gates):
-        output = execute()
-    return (output[0] if isinstance(output, tuple | list) else output).float()
+def _floats(output: Any) -> torch.Tensor:
+    tensor: torch.Tensor = output[0] if isinstance(output, tuple | list) else output
+    return tensor.float()

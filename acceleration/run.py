@@ -6,18 +6,19 @@ in it.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 
-from .branches import Branch, Branches, Memory
+from .branches import NO_RESIDUAL, NOT_FINITE, Branch, Branches, Meeting, Memory
 from .errors import AccelerationError
-from .evaluation import BlockPlan, Evaluation, TapPoint
+from .evaluation import BlockPlan, Evaluation, Look, Pass, TapPoint
 from .families import Structure, Tap, describe
 from .forecast import Streams
 from .gates import installed
@@ -28,10 +29,20 @@ from .report import EvaluationRecord, RunReport
 from .schedule import Schedule, SigmaReading
 from .timing import Mark, Span, unmarked
 
+log = logging.getLogger("dit_acceleration")
+
 # Below this share of skipped evaluations the report says why there are not more.
 WORTH_EXPLAINING = 0.4
 
 AFTER_END = "after end_percent"
+WENT_WRONG = "acceleration failed"
+
+GRADIENTS = "gradients are on, and what is skipped has none, so nothing was skipped"
+
+NOT_FINITE_SENTENCE = (
+    "the change of the first blocks is not a finite number on this model, so nothing can be "
+    "skipped safely"
+)
 
 LAST_BLOCK_REPLACED = (
     "another patch replaces the last block of this model, so caching was switched off for this run"
@@ -67,25 +78,88 @@ class Target:
     tap: Tap | None = None
 
 
-class Place:
-    """Where one evaluation of a branch lies in the schedule, found when it is first asked for."""
+@dataclass
+class Outcome:
+    """One call of the network and what became of it."""
 
-    def __init__(self, schedule: Schedule, reading: SigmaReading, branch: Branch) -> None:
-        self._schedule, self._reading, self._branch = schedule, reading, branch
+    decision: Decision
+    span: Span
+    branch: Branch | None = None
 
-    @cached_property
+
+class Course:
+    """One evaluation on its way: where it lies in the schedule, and its calls of the network."""
+
+    def __init__(
+        self, call: Call, turn: int, prediction: int, schedule: Schedule, reading: SigmaReading,
+        branches: Branches,
+    ) -> None:  # fmt: skip
+        self.call, self.turn, self.prediction = call, turn, prediction
+        self.outcomes: list[Outcome] = []
+        self._schedule, self._reading, self._branches = schedule, reading, branches
+        self._position: float | None = None
+        self._spans = [Span(call.device)]
+
+    @property
     def sigma(self) -> float:
+        """Of the evaluation; waits for it when it is first asked for."""
         return self._reading.value()
 
-    @cached_property
+    @property
     def position(self) -> float:
-        found = self._schedule.locate(self.sigma, self._branch.position)
-        self._branch.position = found
-        return found
+        """Place in the schedule."""
+        if self._position is None:
+            last = self._branches.clock(self.key(0), self.turn)
+            self._position = self._schedule.locate(self.sigma, last)
+        return self._position
 
     @property
     def step(self) -> int:
         return self._schedule.step_of(self.position)
+
+    def key(self, number: int) -> Hashable:
+        """What the n-th call of the network within the evaluation is known by."""
+        return (self.call.key, number)
+
+    def begin_pass(self) -> None:
+        """Another call of the network begins, from the second on with a time of its own."""
+        if len(self.outcomes) == len(self._spans):
+            self._spans[-1].stop()
+            self._spans.append(Span(self.call.device))
+
+    def add(self, decision: Decision, branch: Branch | None = None) -> None:
+        """Note what became of the call of the network at hand."""
+        self.outcomes.append(Outcome(decision, self._spans[-1], branch))
+
+    def end(self) -> None:
+        """The evaluation is over."""
+        self._spans[-1].stop()
+
+    def leave(self) -> None:
+        """Let others have the branches."""
+        for outcome in self.outcomes:
+            if outcome.branch is not None:
+                self._branches.leave(outcome.branch)
+
+
+class Model:
+    """The host's model for one evaluation; remembers what is its own doing."""
+
+    def __init__(self, execute: Callable[[], Any]) -> None:
+        self._execute = execute
+        self.output: Any = None
+        self.ran = False
+        self.error: BaseException | None = None
+
+    def __call__(self) -> Any:
+        self.ran, self.error = False, None
+        try:
+            self.output = self._execute()
+        except BaseException as error:
+            self.error = error
+            raise
+        self.ran = True
+        return self.output
 
 
 class SamplingRun:
@@ -138,6 +212,10 @@ class SamplingRun:
         self._reading: SigmaReading | None = None
         self._began: float | None = None
         self._blocked_for_run: str | None = None
+        self._closed = False
+        self._prediction = 0
+        self._predicts = False
+        self._turns: Counter[Hashable] = Counter()
         structure = describe(network)
         if structure is not None:
             self._targets[_identity(network)] = self._aim(structure, network)
@@ -175,7 +253,6 @@ class SamplingRun:
             report.notice(notice)
         # Opened once here so that settings that do not fit fail before sampling starts.
         trial = technique.open(info)
-        trial.close()
         plan = BlockPlan.of(
             structure.family, structure.block_count, trial.first_blocks, trial.last_blocks
         )
@@ -201,145 +278,246 @@ class SamplingRun:
 
     # ---------------------------------------------------------------- one evaluation
 
+    def begin_prediction(self) -> None:
+        """The guider begins to predict: what is evaluated until the next time belongs together."""
+        self._predicts = True
+        self._next_prediction()
+
+    def _next_prediction(self) -> None:
+        with self._lock:
+            self._prediction += 1
+            self._turns.clear()
+
     def evaluate(self, call: Call) -> Any:
-        """Run one evaluation of the model, skipping blocks where the policy says so."""
+        """Run one evaluation of the model, skipping blocks where the policy says so.
+
+        Whatever goes wrong in our own work drops what is remembered and computes the evaluation;
+        only the model's own errors and Cancel pass.
+        """
+        if self._closed:
+            return call.execute()
         if self._began is None:
             self._began = time.perf_counter()
-        span = Span(call.device)
-        branch = self._branches.find(call.key, call.label, call.device, call.conds)
-        place = Place(self._schedule, self._read_sigma(call.sigma), branch)
-        output, outcome = self._run(call, branch, place)
-        output = self._corrected(call, branch, place, output, outcome.reuse)
-        record = EvaluationRecord(
-            place.step,
-            place.position,
-            place.sigma,
-            branch.label,
-            skipped=outcome.reuse,
-            reason=outcome.reason,
-            diff=outcome.diff,
-            seconds=0.0,
-            forecast=outcome.reuse and branch.forecast.extrapolates,
-            threshold=outcome.threshold,
-            accumulated=outcome.accumulated,
-        )
-        with self._lock:
-            self.report.evaluations.append(record)
-            self._spans.append((record, span.stop()))
-            self._listener.evaluated(record, self._look)
+        model = Model(call.execute)
+        course: Course | None = None
+        try:
+            course = self._course(call)
+            output = self._corrected(course, self._run(course, model))
+        except Exception as error:
+            if error is model.error:
+                raise
+            self._give_up(call, error)
+            output = model.output if model.ran else call.execute()
+        finally:
+            if course is not None:
+                course.leave()
+        if course is not None:
+            self._record(course)
         return output
 
-    def _run(self, call: Call, branch: Branch, place: Place) -> tuple[Any, Decision]:
+    def _course(self, call: Call) -> Course:
+        with self._lock:
+            reading = self._read_sigma(call.sigma)
+            turn = self._turns[call.key]
+            self._turns[call.key] += 1
+            return Course(call, turn, self._prediction, self._schedule, reading, self._branches)
+
+    def _record(self, course: Course) -> None:
+        """Write the calls of the network into the report."""
+        try:
+            course.end()
+            for number, outcome in enumerate(course.outcomes):
+                record = self._record_of(course, outcome, number)
+                with self._lock:
+                    self.report.evaluations.append(record)
+                    self._spans.append((record, outcome.span))
+                    self._listener.evaluated(record, self._look)
+        except Exception as error:
+            self._give_up(course.call, error)
+
+    @staticmethod
+    def _record_of(course: Course, outcome: Outcome, number: int) -> EvaluationRecord:
+        decision, branch = outcome.decision, outcome.branch
+        label = branch.label if branch is not None else course.call.label
+        return EvaluationRecord(
+            course.step,
+            course.position,
+            course.sigma,
+            label if not number else f"{label} (call {number + 1})",
+            skipped=decision.reuse,
+            reason=decision.reason,
+            diff=decision.diff,
+            seconds=0.0,
+            forecast=decision.reuse and branch is not None and branch.extrapolates,
+            threshold=decision.threshold,
+            accumulated=decision.accumulated,
+        )
+
+    def _give_up(self, call: Call, error: Exception) -> None:
+        """Skip nothing from now on, as something of ours went wrong, and say so once."""
+        log.warning("Acceleration stopped in this run; sampling goes on.", exc_info=error)
+        try:
+            dropped = self._branches.why_dropped(error, call.device, held=True)
+            self.run_plainly(dropped or failed_sentence(error))
+            self._branches.free(call.device)
+        except Exception:
+            log.warning("What this run remembered is freed at its end.", exc_info=True)
+            self._blocked_for_run = self._blocked_for_run or failed_sentence(error)
+
+    def _run(self, course: Course, model: Model) -> Any:
+        call = course.call
         if self._blocked_for_run is not None:
             self._branches.free(call.device)
+        if torch.is_grad_enabled():
+            self.report.notice(GRADIENTS)
         if self._blocked_for_run is not None or torch.is_grad_enabled():
-            return call.execute(), Decision(False, "not accelerated")
+            return self._plainly(course, model, "not accelerated")
         target = self._targets.get(_identity(call.network))
         if target is None:
             target, output = self._aim_late(call)
             self._targets[_identity(call.network)] = target
             if output is not None:
-                return output, Decision(False, "looked for the structure")
+                course.add(Decision(False, "looked for the structure"))
+                return output
         if target.plan is None or target.info is None:
-            return call.execute(), Decision(False, "not accelerated")
+            return self._plainly(course, model, "not accelerated")
         # Only a run with an end needs its sigma now; see SigmaReading for why it waits otherwise.
-        if self._window[1] > 0 and self._outside_window(place.sigma) == AFTER_END:
-            return call.execute(), Decision(False, AFTER_END)
-        return self._gated(call, target, branch, place)
+        if self._window[1] > 0 and self._outside_window(course.sigma) == AFTER_END:
+            return self._plainly(course, model, AFTER_END)
+        return self._gated(course, model, target)
 
-    def _gated(
-        self, call: Call, target: Target, branch: Branch, place: Place
-    ) -> tuple[Any, Decision]:
+    def _plainly(self, course: Course, model: Model, reason: str) -> Any:
+        """Compute an evaluation without a look at it."""
+        output = model()
+        branch = self._branches.expected(course.key(0), course.turn, course.position)
+        course.add(Decision(False, reason), branch)
+        return output
+
+    def _gated(self, course: Course, model: Model, target: Target) -> Any:
         assert target.info is not None and target.plan is not None
-        policy = self._branches.policy(branch, _identity(call.network), target.info)
-        decisions: list[Decision] = []
+        call, info = course.call, target.info
 
-        def decide(signal: torch.Tensor, shape: torch.Size, must_run: bool) -> Streams | None:
+        def decide(look: Look) -> Streams | None:
             with call.mark("decision"):
-                self._branches.drop_abandoned(place.position)
-                outside = self._outside_window(place.sigma)
-                blocked = outside or self._blocked(branch, shape, must_run)
-                decision = policy.decide(branch.name, place.step, signal, blocked)
-                decisions.append(decision)
-                return branch.forecast.predict(place.position, signal) if decision.reuse else None
+                return self._decide(course, look, info)
 
-        evaluation = Evaluation(target.plan, decide, _tap_point(target, call.network))
-        structure = target.info.structure
-        idle = structure.idle_blocks(call.network, target.plan.last)
-        dropped: str | None = None
+        tap = _tap_point(target, call.network)
+        evaluation = Evaluation(target.plan, decide, tap, course.begin_pass)
+        idle = info.structure.idle_blocks(call.network, target.plan.last)
         try:
-            with installed(evaluation.gates_for(structure.blocks(call.network), idle)):
-                output = call.execute()
+            with installed(evaluation.gates_for(info.structure.blocks(call.network), idle)):
+                output = model()
         except Exception as error:
-            dropped = self._branches.why_dropped(error, call.device, evaluation.holds)
-            if dropped is None:
-                raise
-        if dropped is not None:
-            # Not before: the error's traceback kept the tensors of the evaluation alive.
-            del evaluation
-            return self._recompute(call, dropped, "out of memory")
-        if evaluation.lost:
-            return self._recompute(call, LAST_BLOCK_REPLACED, "last block not called")
-        if not evaluation.skipped:
-            self._learn(call, evaluation, branch, place)
-        decision = decisions[0] if decisions else Decision(False, "first blocks not called")
-        return output, decision
-
-    def _learn(self, call: Call, evaluation: Evaluation, branch: Branch, place: Place) -> None:
-        """Remember a computed evaluation; its output is right, whatever happens here."""
-        assert branch.policy is not None
-        if evaluation.signal is None or evaluation.residual is None:
-            self.report.notice(
-                "another patch replaces blocks of this model, so some evaluations could not be "
-                "recorded and were computed"
+            dropped = self._branches.why_dropped(
+                evaluation.failure or error, call.device, evaluation.holds
             )
-            return
-        branch.shape = evaluation.hidden_shape
-        try:
-            with call.mark("learning"):
-                branch.policy.computed(
-                    branch.name, place.step, evaluation.signal, evaluation.output
-                )
-                branch.forecast.update(place.position, evaluation.residual, evaluation.signal)
-        except Exception as error:
-            dropped = self._branches.why_dropped(error, call.device, evaluation.holds)
-            if dropped is None:
+            if dropped is None and evaluation.failure is None:
                 raise
-            self._stop_caching(call, dropped)
+            sentence = dropped or failed_sentence(evaluation.failure or error)
+            reason = "out of memory" if dropped else WENT_WRONG
+            if dropped is None:
+                log.warning("Acceleration stopped in this run.", exc_info=evaluation.failure)
+        else:
+            if evaluation.failure is None and not evaluation.lost:
+                self._learn(course, evaluation)
+                if not course.outcomes:
+                    course.add(Decision(False, "first blocks not called"))
+                return output
+            sentence, reason = LAST_BLOCK_REPLACED, "last block not called"
+            if evaluation.failure is not None:  # somebody's patch kept it to itself
+                sentence, reason = failed_sentence(evaluation.failure), WENT_WRONG
+        # Not before: the error's traceback kept the tensors of the evaluation alive.
+        del evaluation
+        return self._recompute(course, model, sentence, reason)
 
-    def _corrected(
-        self, call: Call, branch: Branch, place: Place, output: Any, skipped: bool
-    ) -> Any:
+    def _decide(self, course: Course, look: Look, info: RunInfo) -> Streams | None:
+        """Choose for one call of the network: the residual to put in place, or None."""
+        call, number = course.call, len(course.outcomes)
+        self._branches.drop_abandoned(call.device, course.position)
+
+        def make() -> Branch:
+            policy = self._technique.open(info)
+            return self._branches.new_branch(call.label, call.device, policy, call.conds)
+
+        meeting = self._branches.meet(
+            course.key(number), course.turn, course.prediction, course.position, look, make
+        )
+        branch = meeting.branch
+        assert branch.policy is not None and branch.forecast is not None
+        blocked = self._outside_window(course.sigma) or self._blocked(meeting, look)
+        decision = branch.policy.decide(course.step, meeting.seen, blocked)
+        course.add(decision, branch)
+        return branch.forecast.predict(course.position, look.signal) if decision.reuse else None
+
+    def _learn(self, course: Course, evaluation: Evaluation) -> None:
+        """Remember what was computed; the output is right, whatever happens here."""
+        call = course.call
+        for seen, outcome in zip(evaluation.passes, course.outcomes, strict=False):
+            if seen.skipped or outcome.branch is None:
+                continue
+            if seen.signal is None or seen.residual is None:
+                self.report.notice(
+                    "another patch replaces blocks of this model, so some evaluations could not "
+                    "be recorded and were computed"
+                )
+                continue
+            with call.mark("learning"):
+                self._learn_pass(course, seen, outcome.branch)
+
+    @staticmethod
+    def _learn_pass(course: Course, seen: Pass, branch: Branch) -> None:
+        assert branch.policy is not None and branch.forecast is not None
+        assert seen.signal is not None and seen.residual is not None
+        branch.hidden = seen.hidden_shape
+        branch.shapes = {name: value.shape for name, value in seen.residual.items()}
+        branch.computed = branch.last
+        assert branch.last is not None
+        branch.policy.computed(course.step, branch.last, seen.output)
+        branch.forecast.update(course.position, seen.residual, seen.signal)
+
+    def _corrected(self, course: Course, output: Any) -> Any:
         """The output with what earlier skipped evaluations got wrong given back."""
-        corrector = branch.corrector
+        branch = course.outcomes[0].branch if course.outcomes else None
+        corrector = branch.corrector if branch is not None else None
         if corrector is None or not isinstance(output, torch.Tensor):
             return output
         if self._blocked_for_run is not None:
             return output
-        target = self._schedule.target_of(place.position)
+        target = self._schedule.target_of(course.position)
         if target is None:
             corrector.forget()
             return output
-        with call.mark("correction"):
+        skipped = any(outcome.decision.reuse for outcome in course.outcomes)
+        with course.call.mark("correction"):
             note = corrector.skipped if skipped else corrector.computed
-            return note(place.sigma, target, output)
+            return note(course.sigma, target, output)
 
-    def _blocked(self, branch: Branch, shape: torch.Size, must_run: bool) -> str | None:
-        if must_run:
+    def _blocked(self, meeting: Meeting, look: Look) -> str | None:
+        branch = meeting.branch
+        if meeting.blocked == NOT_FINITE:
+            self.report.notice(NOT_FINITE_SENTENCE)
+        if look.must_run:
             return "this model must run here"
-        if branch.shape is not None and branch.shape != shape:
+        if branch.hidden is not None and (branch.hidden, branch.shapes) != (
+            look.hidden,
+            look.shapes,
+        ):
             # Some models change their number of tokens in mid-run; an old residual does not fit.
             branch.forecast = self._branches.new_forecast()
-        return None if branch.forecast.ready else "no residual yet"
+        if meeting.blocked is not None:
+            return meeting.blocked
+        assert branch.forecast is not None
+        return None if branch.forecast.ready else NO_RESIDUAL
 
-    def _recompute(self, call: Call, sentence: str, reason: str) -> tuple[Any, Decision]:
+    def _recompute(self, course: Course, model: Model, sentence: str, reason: str) -> Any:
         """Compute an evaluation plainly that went wrong, and skip nothing from now on."""
-        self._stop_caching(call, sentence)
-        return call.execute(), Decision(False, reason)
-
-    def _stop_caching(self, call: Call, sentence: str) -> None:
         self.run_plainly(sentence)
-        self._branches.free(call.device)
+        self._branches.free(course.call.device)
+        course.leave()
+        course.outcomes.clear()
+        output = model()
+        course.add(Decision(False, reason))
+        return output
 
     # ---------------------------------------------------------------- bookkeeping
 
@@ -348,6 +526,8 @@ class SamplingRun:
         reading = self._reading
         if reading is None or reading.source is not sigma:
             reading = self._reading = SigmaReading(sigma)
+            if not self._predicts:  # a guider that does not tell when it begins
+                self._next_prediction()
         return reading
 
     def _outside_window(self, sigma: float) -> str | None:
@@ -369,6 +549,7 @@ class SamplingRun:
     def close(self, finished: bool) -> RunReport:
         """Free everything and return the finished report."""
         report = self.report
+        self._closed = True
         for record, span in self._spans:
             record.seconds = span.seconds()
         self._spans.clear()
@@ -378,11 +559,22 @@ class SamplingRun:
         self._branches.tell_memory(report)
         if report.skipped < WORTH_EXPLAINING * max(len(report.evaluations), 1):
             report.explanation = self._branches.explanation(report)
+        for notice in self._branches.notices():
+            report.notice(notice)
         self._branches.close()
         self._targets.clear()
         self._reading = None
         self._listener.ended(report)
         return report
+
+
+def failed_sentence(error: Exception) -> str:
+    """Why a run goes on without acceleration."""
+    return (
+        f"something went wrong in the acceleration ({type(error).__name__}: "
+        f"{str(error).splitlines()[0][:120] if str(error) else 'no message'}), so what it "
+        "remembered was dropped and the rest of this run was computed in full"
+    )
 
 
 def _identity(network: Any) -> int:

@@ -1,6 +1,8 @@
-"""Looking at the first blocks' residual without reading all of it."""
+"""Looking at the first blocks' residual without reading all of it, and comparing it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 
@@ -24,3 +26,16 @@ def thinned(signal: torch.Tensor) -> torch.Tensor:
     # Rows of pictures are mostly of even length; an odd stride meets all of their columns.
     every += 1 - every % 2
     return (tokens[:, ::every] if tokens.ndim > 2 else tokens[::every]).clone()
+
+
+def relative_change(now: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """``mean|now - before| / mean|before|``, a scalar on the device of both."""
+    return (now - before).abs().mean() / before.abs().mean()
+
+
+def read(scalars: Sequence[torch.Tensor]) -> list[float]:
+    """Scalars of one device as numbers, with one wait for the device."""
+    if not scalars:
+        return []
+    found: list[float] = torch.stack([scalar.float() for scalar in scalars]).tolist()
+    return found

@@ -42,8 +42,8 @@ class BlockStack:
     inputs
         What the block takes and returns again, and where in its call.
     outputs
-        Names in the order in which the block returns them; one name means a bare tensor. A name
-        without an input is returned as None when the block is skipped.
+        Names in the order in which the block returns them; one name means a bare tensor, if not
+        ``packed``. A name without an input is returned as None when the block is skipped.
     joined_order
         Which tokens come first where ``joined`` is an input.
     must_run
@@ -52,6 +52,8 @@ class BlockStack:
     in_place
         Whether a block writes its result into the hidden state that it was given. A snapshot kept
         by reference would then equal the result; all snapshots here are clones, in any case.
+    packed
+        Whether a block of one output returns it in a tuple.
     """
 
     path: str
@@ -60,6 +62,7 @@ class BlockStack:
     joined_order: str = TEXT_FIRST
     must_run: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None = None
     in_place: bool = False
+    packed: bool = False
 
     def read_input(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What was passed for a name, however it was passed; None if it was not."""
@@ -74,12 +77,16 @@ class BlockStack:
 
     def read_output(self, name: str, output: Any) -> Any:
         """The returned tensor of a stream."""
-        return output if len(self.outputs) == 1 else output[self.outputs.index(name)]
+        return output if self._is_bare else output[self.outputs.index(name)]
 
     def pack_output(self, streams: Mapping[str, Any]) -> Any:
         """A block's return value made of streams."""
         values = tuple(streams[name] for name in self.outputs)
-        return values[0] if len(values) == 1 else values
+        return values[0] if self._is_bare else values
+
+    @property
+    def _is_bare(self) -> bool:
+        return len(self.outputs) == 1 and not self.packed
 
     @property
     def is_joined(self) -> bool:

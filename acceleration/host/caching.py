@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import torch
 
 from ..configuration import Resolved
+from ..errors import AccelerationError
 from ..policies import Technique
 from ..report import RunReport
-from ..run import Call, SamplingRun
+from ..run import Call, SamplingRun, failed_sentence
 from ..schedule import Schedule
 from ..timing import unmarked
 from .levers import PROFILE_KEY, argument, lever_of, put, require_model
@@ -67,6 +69,7 @@ class CachingAttachment:
         return [
             (WrappersMP.OUTER_SAMPLE, self.outer_sample),
             (WrappersMP.PREPARE_SAMPLING, self.prepare_sampling),
+            (WrappersMP.PREDICT_NOISE, self.predict_noise),
             (WrappersMP.APPLY_MODEL, self.apply_model),
         ]
 
@@ -75,9 +78,17 @@ class CachingAttachment:
         guider = executor.class_obj
         sampler = argument(args, kwargs, 2, "sampler")
         sigmas = argument(args, kwargs, 3, "sigmas")
-        memory = HostMemory(guider.model_patcher, expected_branches(guider))
-        run = self._open(guider.model_patcher, sampler, sigmas, memory)
         options = guider.model_options.setdefault("transformer_options", {})
+        outer = options.get(KEY)
+        try:
+            memory = HostMemory(guider.model_patcher, expected_branches(guider))
+            run = self._open(guider.model_patcher, sampler, sigmas, memory)
+        except AccelerationError:
+            raise
+        except Exception as error:
+            log.warning("%s is off in this run; sampling goes on.", self.name, exc_info=error)
+            self.last_report = RunReport(self.name, {}, explanation=failed_sentence(error))
+            return executor(*args, **kwargs)
         options[KEY] = run
         finished = False
         try:
@@ -85,9 +96,20 @@ class CachingAttachment:
             finished = True
             return output
         finally:
-            options.pop(KEY, None)
+            if outer is None:
+                options.pop(KEY, None)
+            else:
+                options[KEY] = outer
             self.last_report = run.close(finished)
             log.info("%s", self.last_report.sentence())
+
+    def predict_noise(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """PREDICT_NOISE: ``(x, timestep, model_options, seed)``."""
+        options = argument(args, kwargs, 2, "model_options") or executor.class_obj.model_options
+        run: SamplingRun | None = options.get("transformer_options", {}).get(KEY)
+        if run is not None:
+            run.begin_prediction()
+        return executor(*args, **kwargs)
 
     @staticmethod
     def prepare_sampling(
@@ -155,12 +177,15 @@ class CachingAttachment:
             return executor(*args, **kwargs)
         x = args[0]
         control = argument(args, kwargs, 4, "control")
+        given = {"concat": argument(args, kwargs, 2, "c_concat")}
+        given["context"] = argument(args, kwargs, 3, "c_crossattn")
+        given |= {k: v for k, v in kwargs.items() if k not in ("control", "transformer_options")}
         return run.evaluate(
             Call(
                 execute=lambda: executor(*args, **kwargs),
                 network=network,
                 sigma=options["sigmas"],
-                key=(id(executor.class_obj), *branch_key(x, options, control)),
+                key=(id(executor.class_obj), *branch_key(x, options, control, given)),
                 label=branch_label(options),
                 device=x.device,
                 mark=getattr(options.get(PROFILE_KEY), "mark", unmarked),
@@ -170,28 +195,61 @@ class CachingAttachment:
 
 
 def branch_key(
-    x: torch.Tensor, options: dict[str, Any], control: dict[str, Any] | None = None
+    x: torch.Tensor,
+    options: dict[str, Any],
+    control: dict[str, Any] | None = None,
+    given: dict[str, Any] | None = None,
 ) -> tuple[Hashable, ...]:
-    """Identity of the evaluations that may share residuals.
+    """What evaluations that may share residuals have in common: all that the model is called with.
 
     The uuids of the conds alone do not do: the host gives the negative copy of a regional prompt
     its positive's uuid, sliding windows repeat them, and guidance such as skip-layer evaluates the
-    same cond again with other patches. A ControlNet that begins or ends in mid-run changes every
-    residual as well.
+    same cond again with other patches or other inputs. A ControlNet that begins or ends in mid-run
+    changes every residual as well. Values that an evaluation may have of its own (tensors' content,
+    numbers) are left out; see ``tracks`` for how evaluations with the same key are told apart.
     """
     window = options.get("context_window")
     index_list = getattr(window, "index_list", None)
     adds = [(n, [a is not None for a in found]) for n, found in (control or {}).items() if found]
-    replaced = options.get("patches_replace", {}).get("dit", {})
     return (
         str(x.device),
         tuple(x.shape),
         tuple(options.get("uuids", ())),
         tuple(options.get("cond_or_uncond", ())),
         tuple(index_list) if index_list is not None else None,
-        frozenset(replaced),
         str(sorted(adds)),
+        _kinds(given or {}),
+        _kinds({name: options.get(name) for name in ("patches", "patches_replace")}),
+        _kinds(
+            {k: v for k, v in options.items() if k not in SET_INSIDE and isinstance(v, bool | str)}
+        ),
     )
+
+
+SET_INSIDE = ("block_type",)
+"""Options that the host's networks set themselves, in the middle of an evaluation."""
+
+
+def _kinds(value: Any) -> Hashable:
+    """What a value is like: shapes of tensors, code of functions, words, types of all else."""
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape)
+    if isinstance(value, dict):
+        return frozenset((str(key), _kinds(one)) for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(_kinds(one) for one in value)
+    if isinstance(value, functools.partial):
+        return _kinds(value.func)
+    if value is None or isinstance(value, bool | str):
+        return value
+    # Functions are often made anew for every step, from the same code.
+    code = getattr(getattr(value, "__func__", value), "__code__", None)
+    return (id(code) if code is not None else type(value).__qualname__, id(_owner(value)))
+
+
+def _owner(value: Any) -> Any:
+    """The object of a bound method; what else is called is known by its code."""
+    return getattr(value, "__self__", None)
 
 
 def branch_label(options: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,51 +49,52 @@ class RunInfo:
         return skipped_cost(self.structure, self.network)
 
 
-class Policy(Protocol):
-    """One technique's decisions within one sampling run on one device."""
+@dataclass(frozen=True)
+class Seen:
+    """What an evaluation's signal is like beside those of its branch before."""
 
-    first_blocks: int
+    signal: torch.Tensor
+    """A part of the first blocks' residual, or of what the tap reads: ``[B, L, D]``."""
+    since_last: float | None = None
+    """Relative change against the evaluation before, skipped or not; None at the first one."""
+    since_computed: float | None = None
+    """The same against the last computed one."""
+
+
+class Policy:
+    """One technique's decisions for one branch of one sampling run."""
+
+    first_blocks = 0
     """How many blocks always run before the decision (Fn)."""
-    last_blocks: int
+    last_blocks = 0
     """How many blocks always run after the skipped ones (Bn)."""
-    max_age: float
-    """For how many steps a residual may be used; a branch not seen for longer is forgotten."""
-    tap: Tap | None
+    max_age: float = math.inf
+    """For how many steps a residual may be used."""
+    tap: Tap | None = None
     """With no first blocks: where the signal is read; None takes the hidden state."""
 
-    def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
+    def decide(self, step: int, seen: Seen, blocked: str | None) -> Decision:
         """Reuse or compute?
 
-        ``signal`` is ``[B, L, D]``. ``blocked`` is a reason why this evaluation must be computed
-        whatever the policy thinks (no residual yet, outside the percent window), or None.
+        ``blocked`` is a reason why this evaluation must be computed whatever the policy thinks
+        (no residual yet, outside the percent window), or None.
         """
-        ...
+        raise NotImplementedError
 
-    def computed(
-        self, branch: str, step: int, signal: torch.Tensor, output: torch.Tensor | None
-    ) -> None:
+    def computed(self, step: int, signal: torch.Tensor, output: torch.Tensor | None) -> None:
         """The evaluation was computed.
 
         ``signal`` may be kept; ``output``, the image stream after the last skippable block, is
         the host's and may only be looked at.
         """
-        ...
-
-    def forget(self, branch: str) -> None:
-        """Free what is kept for a branch."""
-        ...
 
     def tensors(self) -> list[torch.Tensor]:
         """Every tensor kept, for the memory report."""
-        ...
+        return []
 
     def explain(self, report: RunReport) -> str | None:
         """Why little was skipped, in one sentence, or None."""
-        ...
-
-    def close(self) -> None:
-        """Free every tensor."""
-        ...
+        return None
 
 
 class Technique(Protocol):
@@ -116,7 +118,10 @@ class Technique(Protocol):
         ...
 
     def open(self, info: RunInfo) -> Policy:
-        """A fresh policy; raises AccelerationError if the settings do not fit the run."""
+        """A fresh policy for one branch.
+
+        Raises AccelerationError if the settings do not fit the run.
+        """
         ...
 
     def describe(self) -> dict[str, object]:

@@ -10,11 +10,11 @@ import torch
 
 from ..cache_dit_adapter import DecisionEngine, require_installed
 from ..errors import AccelerationError
-from ..families import Structure, Tap
+from ..families import Structure
 from ..masks import MIN_STEPS, longest_cached_run, mask_for
 from ..report import RunReport
 from ..settings import CacheDiTSettings
-from . import Decision, RunInfo, check_forecast, corrector_notices
+from . import Decision, Policy, RunInfo, Seen, check_forecast, corrector_notices
 
 # Samplers that add fresh noise in every step, by the names of the host's sampler functions.
 NOISY_SAMPLERS = ("ancestral", "sde", "lcm", "ddpm", "seeds_", "sa_solver")
@@ -27,10 +27,8 @@ def adds_noise(sampler: str) -> bool:
     return any(part in sampler for part in NOISY_SAMPLERS)
 
 
-class CacheDiTPolicy:
-    """Decisions of one run on one device."""
-
-    tap: Tap | None = None
+class CacheDiTPolicy(Policy):
+    """Decisions for one branch, by the library."""
 
     def __init__(self, settings: CacheDiTSettings, info: RunInfo) -> None:
         self.first_blocks = settings.Fn_compute_blocks
@@ -39,31 +37,22 @@ class CacheDiTPolicy:
         self._info = info
         self._mask = mask_for(settings, info.schedule.steps)
         self._engine = DecisionEngine(settings, self._mask)
-        self._signals: dict[str, torch.Tensor] = {}
-        self._computed_step: dict[str, int] = {}
-        self.unsupported: str | None = None
+        self._computed_step = -1
         limit = settings.max_continuous_cached_steps
         self.max_age: float = limit if limit >= 0 else math.inf
         if self._mask is not None and settings.scm_policy == "static":
             self.max_age = longest_cached_run(self._mask)
 
-    def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
-        reuse, diff = self._engine.decide(branch, step, signal)
-        if diff is not None and not math.isfinite(diff):
-            self.unsupported = (
-                "the change of the first blocks is not a finite number on this model, so nothing "
-                "can be skipped safely"
-            )
-            return Decision(False, "not a finite change")
+    def decide(self, step: int, seen: Seen, blocked: str | None) -> Decision:
+        reuse, diff = self._engine.decide(step, seen.since_computed)
         if blocked is not None:
             return Decision(False, blocked, diff, self._threshold)
         if not reuse:
-            reason = self._why_computed(branch, step, diff)
-            return Decision(False, reason, diff, self._threshold)
-        if self._computed_step.get(branch, -1) < self._oldest_usable(step):
+            return Decision(False, self._why_computed(step, diff), diff, self._threshold)
+        if self._computed_step < self._oldest_usable(step):
             # The branch paused for some steps, which the library's run length does not see.
             return Decision(False, "residual too old", diff, self._threshold)
-        self._engine.reused(branch, step)
+        self._engine.reused(step)
         return Decision(True, "mask" if self._static else "below threshold", diff, self._threshold)
 
     @property
@@ -83,8 +72,8 @@ class CacheDiTPolicy:
         limit = self._settings.max_continuous_cached_steps
         return step - limit if limit >= 0 else 0
 
-    def _why_computed(self, branch: str, step: int, diff: float | None) -> str:
-        if self._engine.warming_up(branch):
+    def _why_computed(self, step: int, diff: float | None) -> str:
+        if self._engine.warming_up():
             return "warm-up"
         if self._mask is not None and self._mask[min(step, len(self._mask) - 1)]:
             return "mask"
@@ -92,28 +81,15 @@ class CacheDiTPolicy:
             return "threshold 0"
         if diff is not None and self._settings.residual_diff_threshold <= diff:
             return "above threshold"
-        if 0 <= self._settings.max_cached_steps <= self._engine.cached_steps(branch):
+        if 0 <= self._settings.max_cached_steps <= self._engine.cached_steps():
             return USED_UP
         return "limit of cached steps"
 
-    def computed(
-        self, branch: str, step: int, signal: torch.Tensor, output: torch.Tensor | None
-    ) -> None:
-        self._engine.computed(branch, step, signal)
-        self._signals[branch] = signal
-        self._computed_step[branch] = step
-
-    def forget(self, branch: str) -> None:
-        self._engine.forget(branch)
-        self._signals.pop(branch, None)
-        self._computed_step.pop(branch, None)
-
-    def tensors(self) -> list[torch.Tensor]:
-        return list(self._signals.values())
+    def computed(self, step: int, signal: torch.Tensor, output: torch.Tensor | None) -> None:
+        self._engine.computed(step)
+        self._computed_step = step
 
     def explain(self, report: RunReport) -> str | None:
-        if self.unsupported:
-            return self.unsupported
         settings, steps = self._settings, self._info.schedule.steps
         if settings.residual_diff_threshold == 0 and self._mask is None:
             return "residual_diff_threshold is 0, which never skips"
@@ -150,10 +126,6 @@ class CacheDiTPolicy:
         left = max(self._info.schedule.steps - self._settings.max_warmup_steps, 0)
         limit = self._settings.max_continuous_cached_steps
         return left if limit < 0 else left - left // (limit + 1)
-
-    def close(self) -> None:
-        self._engine.close()
-        self._signals.clear()
 
 
 class CacheDiT:

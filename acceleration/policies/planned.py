@@ -12,12 +12,10 @@ import torch
 
 from ..errors import AccelerationError
 from ..evaluation_plan import EvaluationPlan, step_lengths
-from ..families import Structure, Tap
+from ..families import Structure
 from ..report import RunReport
-from ..signals import thinned
-from . import Decision, RunInfo
+from . import Decision, Policy, RunInfo, Seen
 from .cost import FIRST_BLOCKS
-from .recording import relative_change
 
 FEWEST_STEPS = 8
 """Below this a preset skips nothing: a few-step model changes too much from step to step."""
@@ -38,67 +36,40 @@ def share_for(speedup: float, cost: float) -> float:
     return min(max((1.0 / speedup - cost) / (1.0 - cost), 0.0), 1.0) if cost < 1.0 else 1.0
 
 
-class PlannedPolicy:
-    """Decisions of one run on one device."""
+class PlannedPolicy(Policy):
+    """Decisions for one branch."""
 
     first_blocks = FIRST_BLOCKS
-    last_blocks = 0
-    tap: Tap | None = None
 
     def __init__(self, info: RunInfo, share: float) -> None:
         self._info = info
         self._share = share
-        self._plans: dict[str, EvaluationPlan] = {}
-        self._signals: dict[str, torch.Tensor] = {}
-        self._computed_step: dict[str, int] = {}
+        self._plan: EvaluationPlan | None = None
+        self._computed_step: int | None = None
         # No plan leaves gaps as long as this; only branches that pause do.
         self.max_age: float = max(6.0, 4.0 / share)
 
-    def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
-        plan = self._plans.get(branch)
-        if plan is None:
+    def decide(self, step: int, seen: Seen, blocked: str | None) -> Decision:
+        if self._plan is None:
             lengths = step_lengths(self._info.schedule.sigmas)
-            plan = EvaluationPlan(lengths, self._share, self._info.sampler, step)
-            self._plans[branch] = plan
-        change = self._change(branch, signal)
-        wanted = plan.wants(step, change)
+            self._plan = EvaluationPlan(lengths, self._share, self._info.sampler, step)
+        change = seen.since_last
+        wanted = self._plan.wants(step, change)
         if blocked is not None or wanted:
             return Decision(False, blocked or "planned", change)
-        if step - self._computed_step.get(branch, step) > self.max_age:
+        if self._computed_step is not None and step - self._computed_step > self.max_age:
             return Decision(False, "residual too old", change)
         return Decision(True, "planned", change)
 
-    def _change(self, branch: str, signal: torch.Tensor) -> float | None:
-        """``mean|r - r'| / mean|r'|`` against the evaluation before, skipped or not."""
-        before, signal = self._signals.get(branch), thinned(signal)
-        self._signals[branch] = signal
-        if before is None or before.shape != signal.shape:
-            return None
-        change = relative_change(signal, before)
-        return change if math.isfinite(change) else None
-
-    def computed(
-        self, branch: str, step: int, signal: torch.Tensor, output: torch.Tensor | None
-    ) -> None:
-        self._computed_step[branch] = step
-        if branch in self._plans:
-            self._plans[branch].spent()
-
-    def forget(self, branch: str) -> None:
-        for held in (self._plans, self._signals, self._computed_step):
-            held.pop(branch, None)
-
-    def tensors(self) -> list[torch.Tensor]:
-        return list(self._signals.values())
+    def computed(self, step: int, signal: torch.Tensor, output: torch.Tensor | None) -> None:
+        self._computed_step = step
+        if self._plan is not None:
+            self._plan.spent()
 
     def explain(self, report: RunReport) -> str | None:
         if self._share >= 1.0:
             return "the plan computes every evaluation"
         return None
-
-    def close(self) -> None:
-        for held in (self._plans, self._signals, self._computed_step):
-            held.clear()
 
 
 class Planned:

@@ -9,7 +9,8 @@ import torch
 
 from ..families import Structure, Tap
 from ..report import RunReport
-from . import Decision, RunInfo
+from ..signals import relative_change
+from . import Decision, Policy, RunInfo, Seen
 
 
 @dataclass
@@ -20,52 +21,36 @@ class Recording:
     outputs: list[float] = field(default_factory=list)
 
 
-def relative_change(now: torch.Tensor, before: torch.Tensor) -> float:
-    """``mean|now - before| / mean|before|``."""
-    return float(((now - before).abs().mean() / before.abs().mean()).item())
-
-
-class RecordingPolicy:
+class RecordingPolicy(Policy):
     """Never skips."""
-
-    first_blocks = 0
-    last_blocks = 0
-    max_age = math.inf
 
     def __init__(self, info: RunInfo, recording: Recording, tap: Tap | None) -> None:
         self._recording = recording
-        self._last: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._change: float | None = None
+        self._output: torch.Tensor | None = None
         self.tap = tap
 
-    def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
+    def decide(self, step: int, seen: Seen, blocked: str | None) -> Decision:
+        self._change = seen.since_last
         return Decision(False, "calibrating")
 
-    def computed(
-        self, branch: str, step: int, signal: torch.Tensor, output: torch.Tensor | None
-    ) -> None:
+    def computed(self, step: int, signal: torch.Tensor, output: torch.Tensor | None) -> None:
         if output is None:
             return
-        last = self._last.get(branch)
-        self._last[branch] = (signal, output.clone())
-        if last is None or last[0].shape != signal.shape:
+        before, self._output = self._output, output.clone()
+        if before is None or before.shape != output.shape or self._change is None:
             return
-        change = relative_change(signal, last[0]), relative_change(output, last[1])
+        change = float(relative_change(output, before))
         # The same input again (a second evaluation of one step) says nothing about steps.
-        if all(math.isfinite(c) for c in change) and change[0] > 0:
-            self._recording.inputs.append(change[0])
-            self._recording.outputs.append(change[1])
-
-    def forget(self, branch: str) -> None:
-        self._last.pop(branch, None)
+        if math.isfinite(change) and self._change > 0:
+            self._recording.inputs.append(self._change)
+            self._recording.outputs.append(change)
 
     def tensors(self) -> list[torch.Tensor]:
-        return [t for pair in self._last.values() for t in pair]
+        return [] if self._output is None else [self._output]
 
     def explain(self, report: RunReport) -> str | None:
         return "this run records changes and computes everything"
-
-    def close(self) -> None:
-        self._last.clear()
 
 
 class Recorder:

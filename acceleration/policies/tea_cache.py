@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from ..families import FAMILIES, Structure, Tap, TeaCacheFit
 from ..families.base import HIDDEN_STATE
 from ..report import RunReport
 from ..settings import TeaCacheSettings
-from . import Decision, RunInfo, check_forecast, corrector_notices
+from . import Decision, Policy, RunInfo, Seen, check_forecast, corrector_notices
 
 # Without a fit the change of the input itself is summed up. A guess, not a published figure.
 RAW = TeaCacheFit("raw", (1.0, 0.0), 0.2)
@@ -33,69 +33,47 @@ def published_fits() -> list[str]:
     return [fit.name for family in FAMILIES for fit in family.fits]
 
 
-@dataclass
-class _Branch:
-    previous: torch.Tensor | None = None
-    accumulated: float = 0.0
-    computed_step: int = -1
-
-
-class TeaCachePolicy:
-    """Decisions of one run on one device."""
-
-    first_blocks = 0
-    last_blocks = 0
+class TeaCachePolicy(Policy):
+    """Decisions for one branch."""
 
     def __init__(self, settings: TeaCacheSettings, info: RunInfo, fit: TeaCacheFit) -> None:
         self._settings = settings
         self._info = info
         self._fit = fit
         self._threshold = settings.rel_l1_thresh or fit.threshold
-        self._branches: dict[str, _Branch] = {}
+        self._accumulated = 0.0
+        self._computed_step = -1
         self._estimates: list[float] = []
         self.tap: Tap | None = fit.tap or info.structure.family.tap
         limit = settings.max_continuous_cached_steps
         self.max_age: float = limit if limit >= 0 else math.inf
 
-    def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
-        state = self._branches.setdefault(branch, _Branch())
-        previous, state.previous = state.previous, signal
-        if previous is None or previous.shape != signal.shape:
+    def decide(self, step: int, seen: Seen, blocked: str | None) -> Decision:
+        diff = seen.since_last
+        if diff is None:
             return Decision(False, blocked or "first evaluation")
-        diff = float(((signal - previous).abs().mean() / previous.abs().mean()).item())
-        if not math.isfinite(diff):
-            return Decision(False, "not a finite change")
         estimate = self._fit.estimate(diff)
-        state.accumulated += estimate
+        self._accumulated += estimate
         self._estimates.append(estimate)
-        reason = blocked or self._why_computed(state, step)
+        reason = blocked or self._why_computed(step)
         return Decision(
-            reason is None, reason or "below threshold", diff, self._threshold, state.accumulated
+            reason is None, reason or "below threshold", diff, self._threshold, self._accumulated
         )
 
-    def _why_computed(self, state: _Branch, step: int) -> str | None:
+    def _why_computed(self, step: int) -> str | None:
         steps = self._info.schedule.steps
         if step < self._fit.first_steps:
             return "first steps"
         if step >= steps - 1:
             return "last step"
         limit = self._settings.max_continuous_cached_steps
-        if limit == 0 or 0 <= limit < step - state.computed_step:
+        if limit == 0 or 0 <= limit < step - self._computed_step:
             return "limit of cached steps"
-        return "above threshold" if state.accumulated >= self._threshold else None
+        return "above threshold" if self._accumulated >= self._threshold else None
 
-    def computed(
-        self, branch: str, step: int, signal: torch.Tensor, output: torch.Tensor | None
-    ) -> None:
-        state = self._branches.setdefault(branch, _Branch())
-        state.accumulated = 0.0
-        state.computed_step = step
-
-    def forget(self, branch: str) -> None:
-        self._branches.pop(branch, None)
-
-    def tensors(self) -> list[torch.Tensor]:
-        return [s.previous for s in self._branches.values() if s.previous is not None]
+    def computed(self, step: int, signal: torch.Tensor, output: torch.Tensor | None) -> None:
+        self._accumulated = 0.0
+        self._computed_step = step
 
     def explain(self, report: RunReport) -> str | None:
         steps = self._info.schedule.steps
@@ -110,9 +88,6 @@ class TeaCachePolicy:
                 f"{self._threshold:g}: raise rel_l1_thresh to skip more"
             )
         return None
-
-    def close(self) -> None:
-        self._branches.clear()
 
 
 class TeaCache:

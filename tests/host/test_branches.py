@@ -122,9 +122,13 @@ def test_regional_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_watch_would_see_a_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     """The counterpart: with one branch for everything the watch reports a mix."""
+    from dit_acceleration_pack.acceleration import branches, tracks
     from dit_acceleration_pack.acceleration.host import caching
 
     monkeypatch.setattr(caching, "branch_key", lambda x, *_: tuple(x.shape))
+    monkeypatch.setattr(
+        branches, "choose", lambda found, *_: tracks.Choice(found[0] if found else None)
+    )
     model = tm.make_model("flux")
     with tm.split_batches(model), pytest.raises(AssertionError):
         run_watched(monkeypatch, steps=12, cfg=3.0)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from dit_acceleration_pack.acceleration.cache_dit_adapter import DecisionEngine
 from dit_acceleration_pack.acceleration.settings import CacheDiTSettings
-
-
-def signal(value: float) -> torch.Tensor:
-    return torch.full((1, 2, 2), value)
 
 
 def drive(
     engine: DecisionEngine, steps: list[int], values: list[float]
 ) -> list[tuple[bool, float | None]]:
     """Ask for every step and tell the engine what was done, as the policy does."""
-    answers = []
+    answers, computed = [], None
     for step, value in zip(steps, values, strict=True):
-        answer = engine.decide("a", step, signal(value))
+        change = None if computed is None else relative(value, computed)
+        answer = engine.decide(step, change)
         answers.append(answer)
         if answer[0]:
-            engine.reused("a", step)
+            engine.reused(step)
         else:
-            engine.computed("a", step, signal(value))
+            engine.computed(step)
+            computed = value
     return answers
+
+
+def relative(now: float, before: float) -> float:
+    return abs(now - before) / before if before else math.nan
 
 
 def test_warm_up_then_relative_l1_change_then_limit() -> None:
@@ -70,11 +70,11 @@ def test_a_change_that_is_no_number_never_hits() -> None:
 
 
 def test_branches_have_their_own_state() -> None:
-    engine = DecisionEngine(CacheDiTSettings(max_warmup_steps=1, residual_diff_threshold=0.2), None)
-    engine.decide("a", 0, signal(1.0))
-    engine.computed("a", 0, signal(1.0))
-    engine.decide("b", 0, signal(9.0))
-    engine.computed("b", 0, signal(9.0))
-    assert engine.decide("a", 1, signal(1.0)) == (True, 0.0)
-    assert engine.decide("b", 1, signal(9.0)) == (True, 0.0)
-    engine.close()
+    settings = CacheDiTSettings(max_warmup_steps=1, residual_diff_threshold=0.2)
+    a, b = DecisionEngine(settings, None), DecisionEngine(settings, None)
+    a.decide(0, None)
+    a.computed(0)
+    b.decide(0, None)
+    b.computed(0)
+    assert a.decide(1, 0.0) == (True, 0.0)
+    assert b.decide(1, 0.3) == (False, 0.3)

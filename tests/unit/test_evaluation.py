@@ -64,20 +64,20 @@ def test_computing_gives_the_residual_of_the_skippable_blocks() -> None:
     dummy = Dummy()
     evaluation = Evaluation(BlockPlan(1, 3), compute)
     assert dummy.run(5.0, evaluation) == 5 + 1111 + 2.0
-    assert evaluation.signal is not None and evaluation.residual is not None
-    assert float(evaluation.signal) == 1.0
+    assert evaluation.now.signal is not None and evaluation.now.residual is not None
+    assert float(evaluation.now.signal) == 1.0
     # From the output of block 0 to that of block 3: the adds after 0, 1 and 2 are inside.
-    assert float(evaluation.residual["image"]) == 1110 + 1.5
+    assert float(evaluation.now.residual["image"]) == 1110 + 1.5
 
 
 def test_reusing_counts_the_adds_in_between_once() -> None:
     dummy = Dummy()
     first = Evaluation(BlockPlan(1, 3), compute)
     expected = dummy.run(5.0, first)
-    assert first.residual is not None
-    second = Evaluation(BlockPlan(1, 3), reuse(first.residual))
+    assert first.now.residual is not None
+    second = Evaluation(BlockPlan(1, 3), reuse(first.now.residual))
     assert dummy.run(5.0, second) == expected
-    assert second.skipped and not second.lost
+    assert second.skips and not second.lost
     assert dummy.calls == [2, 1, 1, 1]
 
 
@@ -90,8 +90,8 @@ def test_only_first_and_last_blocks_run(first: int, last: int, calls: list[int])
     learn = Evaluation(BlockPlan(first, last), compute)
     expected = dummy.run(2.0, learn)
     before = dummy.calls
-    assert learn.residual is not None
-    again = Evaluation(BlockPlan(first, last), reuse(learn.residual))
+    assert learn.now.residual is not None
+    again = Evaluation(BlockPlan(first, last), reuse(learn.now.residual))
     assert dummy.run(2.0, again) == expected
     assert [b - a for a, b in zip(before, dummy.calls, strict=True)] == calls
 
@@ -152,9 +152,9 @@ def test_streams_of_a_joined_stack() -> None:
 
     learn = Evaluation(BlockPlan(1, 2), compute)
     expected = run(learn)
-    assert learn.residual is not None and set(learn.residual) == {"image"}
-    assert learn.residual["image"].shape == (1, 3, 1)
-    assert torch.equal(run(Evaluation(BlockPlan(1, 2), reuse(learn.residual))), expected)
+    assert learn.now.residual is not None and set(learn.now.residual) == {"image"}
+    assert learn.now.residual["image"].shape == (1, 3, 1)
+    assert torch.equal(run(Evaluation(BlockPlan(1, 2), reuse(learn.now.residual))), expected)
 
 
 def test_blocks_that_change_the_number_of_tokens_give_no_residual() -> None:
@@ -168,4 +168,4 @@ def test_blocks_that_change_the_number_of_tokens_give_no_residual() -> None:
         x = torch.zeros(1, 3, 1)
         for _, block in blocks:
             x = block(x)
-    assert x.shape == (1, 2, 1) and evaluation.residual is None and not evaluation.lost
+    assert x.shape == (1, 2, 1) and evaluation.now.residual is None and not evaluation.lost
