@@ -8,10 +8,16 @@ forecasts and, rounded down, as step for warm-up, masks and limits.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+
+
+BEYOND = 1.001
+"""Schedulers come so near to the largest sigma of a model that rounding may lie above it."""
 
 
 def _same(a: float, b: float) -> bool:
@@ -23,11 +29,27 @@ class Schedule:
     """The sigmas of one sampling run, first to last (the last is the target, not evaluated)."""
 
     sigmas: tuple[float, ...]
+    largest: float = math.inf
+    """The most noise that the model was made for."""
 
     @classmethod
-    def from_sigmas(cls, sigmas: Sequence[float]) -> Schedule:
+    def from_sigmas(cls, sigmas: Sequence[float], largest: float = math.inf) -> Schedule:
         """Build from any sequence of floats (``[steps + 1]``)."""
-        return cls(tuple(float(s) for s in sigmas))
+        return cls(tuple(float(s) for s in sigmas), largest)
+
+    @property
+    def rises(self) -> bool:
+        """Whether noise is added somewhere, as when a picture is taken back to noise."""
+        return any(ahead > here for here, ahead in itertools.pairwise(self.sigmas))
+
+    @property
+    def within(self) -> tuple[float, ...]:
+        """The sigmas, none larger than the model knows."""
+        return tuple(min(s, self.largest) for s in self.sigmas)
+
+    def is_beyond(self, step: int) -> bool:
+        """Whether a step begins with more noise than the model was made for."""
+        return self.sigmas[step] > self.largest * BEYOND
 
     @property
     def steps(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -140,7 +141,7 @@ class CachingAttachment:
         )
         run = SamplingRun(
             technique,
-            Schedule.from_sigmas(sigmas.tolist()),
+            Schedule.from_sigmas(sigmas.tolist(), float(getattr(sampling, "sigma_max", math.inf))),
             sampler_name(sampler),
             network_of(patcher),
             (window[0], window[1]),

@@ -27,6 +27,11 @@ FEWER_STEPS = 0.25
 """With fewer steps it plans for less: what is won shrinks with this power of their number. Steps
 lie farther apart then, and skipping the same share loses more."""
 
+MOST_RISING = 1.6
+"""A run that adds noise is planned for no more: plans know falling schedules only. On the FLUX demo
+taken back to noise in 28 steps, 1.6 is 10 dB nearer than plain sampling with as many steps and 2.1
+is 1.5 dB farther."""
+
 
 def share_for(speedup: float, cost: float) -> float:
     """Share of the evaluations to compute, so that the run is ``speedup`` times faster.
@@ -50,8 +55,10 @@ class PlannedPolicy(Policy):
         self.max_age: float = max(6.0, 4.0 / share)
 
     def decide(self, step: int, seen: Seen, blocked: str | None) -> Decision:
+        if self._info.schedule.is_beyond(step):
+            return Decision(False, "beyond the model's noise", seen.since_last)
         if self._plan is None:
-            lengths = step_lengths(self._info.schedule.sigmas)
+            lengths = step_lengths(self._info.schedule.within)
             self._plan = EvaluationPlan(lengths, self._share, self._info.sampler, step)
         change = seen.since_last
         wanted = self._plan.wants(step, change)
@@ -117,10 +124,14 @@ class Planned:
         shorter = 1.0 if self.strict else min(steps / USUAL_STEPS, 1.0)
         return 1.0 + (self.speedup - 1.0) * shorter**FEWER_STEPS
 
+    def _speedup(self, info: RunInfo) -> float:
+        planned = self.speedup_at(info.schedule.steps)
+        return min(planned, MOST_RISING) if info.schedule.rises else planned
+
     def _share(self, info: RunInfo) -> float:
         if self._too_short(info):
             return 1.0
-        share = share_for(self.speedup_at(info.schedule.steps), info.skipped_cost)
+        share = share_for(self._speedup(info), info.skipped_cost)
         fewest = 2 if self.strict else FEWEST_COMPUTED
         return min(max(share, fewest / max(info.schedule.steps, 1)), 1.0)
 
@@ -131,15 +142,26 @@ class Planned:
                 f"{steps} steps are too few to skip any without harm, so {self.label} computes "
                 "everything; a few-step model is fast already"
             ]
-        cost, share, speedup = info.skipped_cost, self._share(info), self.speedup_at(steps)
+        cost, share, speedup = info.skipped_cost, self._share(info), self._speedup(info)
         found = [
             f"{self.label} plans to compute {share * steps:.1f} of {steps} steps for about "
             f"{speedup:.3g} times the speed (a skipped one costs {cost:.0%} of a computed one)"
         ]
+        if speedup < self.speedup_at(steps):
+            found.append(
+                f"this schedule adds noise, which plans do not know yet: {speedup:g} times the "
+                f"speed is planned instead of {self.speedup_at(steps):.3g}"
+            )
         if share > share_for(speedup, cost):
             found.append(
                 f"{speedup:.3g} times is more than {steps} steps of this model give; at least "
                 f"{share * steps:.0f} are computed"
+            )
+        beyond = sum(map(info.schedule.is_beyond, range(steps)))
+        if beyond:
+            found.append(
+                f"{beyond} of {steps} steps begin with more noise than the model was made for: "
+                "these are computed"
             )
         return found
 

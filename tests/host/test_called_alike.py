@@ -1,0 +1,186 @@
+"""Evaluations that are called alike and are not: tiles, second passes, pictures side by side.
+
+Whatever a pack does around the model, no residual is used where another evaluation made it, and the
+picture stays about as near to its own full run as without the trick.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tiny_models as tm
+import torch
+from benchmark_script import benchmark_script
+from tricks import TRICKS, Bench
+
+from comfyui_environment import ROOT
+
+MODELS = ROOT / "workflows" / "demo" / "models"
+LOSS = 12.0
+"""dB that a picture may lose by a trick."""
+
+
+def performance(approximation: str) -> Callable[[Any], Any]:
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.performance import PerformanceSettings
+
+    settings = PerformanceSettings(approximation=approximation)
+    return lambda model: host.attach_performance(model, settings)
+
+
+def tea_cache(model: Any) -> Any:
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
+    from dit_acceleration_pack.acceleration.settings import TeaCacheSettings
+
+    return host.attach(model, TeaCache(TeaCacheSettings()))
+
+
+LEVERS: dict[str, Callable[[Any], Any]] = {
+    "balanced": performance("balanced"),
+    "static": lambda model: tm.attach(model, scm_preset="fast", scm_policy="static"),
+    "cache-dit": tm.attach,
+    "teacache": tea_cache,
+}
+
+
+def never(model: Any) -> Any:
+    return tm.attach(model, residual_diff_threshold=0.0)
+
+
+@functools.cache
+def bench() -> Bench:
+    import comfy.sd
+    import comfy.utils
+
+    shapes = benchmark_script("../workflows/demo/shapes")
+    weights = comfy.utils.load_torch_file(str(MODELS / "dit_accel_demo_flux.safetensors"))
+    model = comfy.sd.load_diffusion_model_state_dict(weights)
+
+    def conditioning(text: str) -> list[Any]:
+        tokens, pooled = shapes.text_embedding(text)
+        return [[tokens, {"pooled_output": pooled}]]
+
+    positive, negative = conditioning(shapes.PROMPTS[0]), conditioning(shapes.UNCONDITIONAL)
+    return Bench(model, positive, negative)
+
+
+class Owners:
+    """Watches who computed what each forecast knows, and who uses it."""
+
+    def __init__(self) -> None:
+        self.now: Any = None
+        self.used = 0
+        self.crossed: list[Any] = []
+
+    def __call__(self, who: Any) -> None:
+        self.now = who
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from dit_acceleration_pack.acceleration import branches
+
+        make = branches.make_forecast
+
+        def watched(*args: Any) -> Any:
+            forecast = make(*args)
+            owners: set[Any] = set()
+            update, predict = forecast.update, forecast.predict
+
+            def spy_update(*args: Any) -> None:
+                owners.add(self.now)
+                update(*args)
+
+            def spy_predict(*args: Any) -> Any:
+                self.used += 1
+                if owners != {self.now}:
+                    self.crossed.append((owners, self.now))
+                return predict(*args)
+
+            forecast.update, forecast.predict = spy_update, spy_predict
+            return forecast
+
+        monkeypatch.setattr(branches, "make_forecast", watched)
+
+
+def sample(trick: str, lever: Callable[[Any], Any], owners: Owners) -> tuple[torch.Tensor, Any]:
+    """The pictures ``[B, C, H, W]`` of a trick on an accelerated model, and the report."""
+    found = TRICKS[trick]
+    accelerated = lever(bench().model)
+    model = found.build(accelerated, owners)
+    pictures = bench().sample(model, **found.options(bench(), owners))
+    return pictures, tm.report_of(model)
+
+
+@functools.cache
+def full(trick: str) -> torch.Tensor:
+    return sample(trick, lambda model: model, Owners())[0]
+
+
+@functools.cache
+def without_the_trick(lever: str) -> float:
+    plain, quick = bench().sample(bench().model), bench().sample(LEVERS[lever](bench().model))
+    return tm.psnr(plain, quick)
+
+
+def check(trick: str, lever: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    owners = Owners()
+    owners.watch(monkeypatch)
+    pictures, report = sample(trick, LEVERS[lever], owners)
+    assert pictures.isfinite().all()
+    assert not owners.crossed
+    found = [tm.psnr(a[None], b[None]) for a, b in zip(full(trick), pictures, strict=True)]
+    computed_in_full = not report.skipped and bool(report.explanation or report.notices)
+    assert min(found) > without_the_trick(lever) - LOSS or computed_in_full, (
+        found,
+        without_the_trick(lever),
+    )
+    again, _ = sample(trick, LEVERS[lever], owners)
+    assert torch.equal(again, pictures), "run 2 = run 1"
+    return report
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+@pytest.mark.parametrize("lever", ["balanced", "static"])
+def test_no_residual_crosses(trick: str, lever: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = check(trick, lever, monkeypatch)
+    assert report.skipped > 0.3 * len(report.evaluations), "it is still worth its while"
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_nothing_skipped_nothing_changed(trick: str) -> None:
+    assert torch.equal(sample(trick, never, Owners())[0], full(trick))
+
+
+@pytest.mark.parametrize("trick", ["tiles", "second pass by a flag", "two pictures, cfg 3"])
+@pytest.mark.parametrize("lever", ["cache-dit", "teacache"])
+def test_thresholds_neither(trick: str, lever: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(trick, lever, monkeypatch)
+
+
+def test_cond_and_uncond_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tm.split_batches(bench().model):
+        check("two pictures, cfg 3", "balanced", monkeypatch)
+
+
+def test_the_report_says_so_and_counts_calls_of_the_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    report = check("network called three times", "static", monkeypatch)
+    assert len(report.evaluations) == 3 * 20
+    assert [b["name"] for b in report.branches()] == ["cond", "cond (call 2)", "cond (call 3)"]
+    report = check("tiles", "static", monkeypatch)
+    assert [b["name"] for b in report.branches()] == ["cond", "cond #2", "cond #3", "cond #4"]
+    assert any("called alike" in notice for notice in report.notices)
+
+
+def test_the_watch_would_see_a_crossing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dit_acceleration_pack.acceleration import branches, tracks
+
+    monkeypatch.setattr(
+        branches, "choose", lambda found, *_: tracks.Choice(found[0] if found else None)
+    )
+    with pytest.raises(AssertionError):
+        check("tiles", "static", monkeypatch)
