@@ -150,8 +150,14 @@ def test_wherever_a_file_names_the_attention_backend(
               dmd_svd_precision: high
             """,
             {"calibrator": "dmd"},
-            ["enable_encoder_dmd", "calibrator_cache_type", "dmd_history 5", "dmd_rank 0"]
-            + ["dmd_ridge 1e-08", "dmd_svd_precision 'high'"],
+            [
+                "enable_encoder_dmd",
+                "calibrator_cache_type",
+                "dmd_history 5",
+                "dmd_rank 0",
+                "dmd_ridge 1e-08",
+                "dmd_svd_precision 'high'",
+            ],
             id="keys of dmd",
         ),
         pytest.param(
@@ -233,8 +239,12 @@ def test_wherever_a_file_names_the_attention_backend(
               steps_computation_mask:
             """,
             {},
-            ["max_accumulated_residual_diff_threshold 0.5", "cfg_diff_compute_separate True"]
-            + ["force_refresh_step_hint 12", "force_refresh_step_policy 'repeat'"],
+            [
+                "max_accumulated_residual_diff_threshold 0.5",
+                "cfg_diff_compute_separate True",
+                "force_refresh_step_hint 12",
+                "force_refresh_step_policy 'repeat'",
+            ],
             id="every other field",
         ),
     ],
