@@ -22,9 +22,9 @@ LEAST_EXPLAINED = 0.5
 """Share of the variance (R²) that a fit must explain to be of use.
 
 Measured on the two demo models, cfg 1 and 3, three prompts of one and two of the other. Samplers
-that add no noise, 12 to 50 steps, seven schedulers: FLUX explains 0.74 to 0.97, Wan 0.51 to 0.97. Noise: Wan
-with ancestral and SDE samplers 0.06 to 0.48, tiles that take turns in one branch 0.05 to 0.45, a
-Wan run of 8 steps 0.09 to 0.42.
+that add no noise, 12 to 50 steps, seven schedulers: FLUX explains 0.74 to 0.97, Wan 0.51 to 0.97.
+Noise: Wan with ancestral and SDE samplers 0.06 to 0.48, tiles that take turns in one branch 0.05
+to 0.45, a Wan run of 8 steps 0.09 to 0.42.
 """
 MOST_CHANGE = 0.7
 """Median relative L1 change of the output, from which on evaluations have nothing in common.
