@@ -1,8 +1,9 @@
 """The names that cache-dit and SGLang-Diffusion give to what our fields hold.
 
 Files written for them load here: their switches and aliases are turned into our fields, and what
-has no meaning in ComfyUI is named in a notice. Field names: cache-dit 1.5.3, ``DBCacheConfig`` and
-``load_configs``; environment variables: SGLang-Diffusion's ``SGLANG_CACHE_DIT_…``.
+has no meaning in ComfyUI is named in a notice. Field names: cache-dit 1.5.3, ``DBCacheConfig``,
+``DBPruneConfig``, the calibrator configs and ``load_configs``, and what its published files were
+called by before; environment variables: SGLang-Diffusion's ``SGLANG_CACHE_DIT_…``.
 """
 
 from __future__ import annotations
@@ -26,34 +27,70 @@ SHORT_NAMES = {
     "taylorseer_order": "TS_ORDER",
 }
 
-_BY_ITSELF = {
-    "enable_separate_cfg": "positive and negative prompt are always told apart",
-    "cfg_compute_first": "positive and negative prompt are always told apart",
+RENAMED = {
+    "warmup_steps": "max_warmup_steps",
+    "max_continous_cached_steps": "max_continuous_cached_steps",
+}
+"""Names in older files of the library, and today's."""
+
+_TOLD_APART = "positive and negative prompt are always told apart"
+_EVERY_STREAM = "all that skipped blocks would have returned is forecast alike"
+_RESIDUALS = "it is always residuals that are forecast"
+_DMD = "dmd runs with the library's own figures"
+_NO_REFRESH = "nothing is refreshed in the middle of a run"
+_NO_PRUNING = "single blocks are not pruned"
+
+_WITHOUT_EFFECT = {
+    **dict.fromkeys(
+        (
+            "enable_separate_cfg",
+            # As the library's guide and an example of it spell it.
+            "enable_sperate_cfg",
+            "enable_seperate_cfg",
+            "cfg_compute_first",
+            "cfg_diff_compute_separate",
+        ),
+        _TOLD_APART,
+    ),
     "num_inference_steps": "the number of steps is read from the sampler",
+    "max_accumulated_residual_diff_threshold": "changes are not added up, each is compared with "
+    "residual_diff_threshold",
+    **dict.fromkeys(("force_refresh_step_hint", "force_refresh_step_policy"), _NO_REFRESH),
+    **dict.fromkeys(
+        (
+            "enable_encoder_calibrator",
+            "enable_encoder_taylorseer",
+            "enable_encoder_foca",
+            "enable_encoder_dmd",
+        ),
+        _EVERY_STREAM,
+    ),
+    **dict.fromkeys(("calibrator_cache_type", "taylorseer_cache_type"), _RESIDUALS),
+    **dict.fromkeys(("dmd_history", "dmd_rank", "dmd_ridge", "dmd_svd_precision"), _DMD),
+    "calibrator_kwargs": "calibrators run with the library's own figures",
+    **dict.fromkeys(
+        (
+            "enable_dynamic_prune_threshold",
+            "max_dynamic_prune_threshold",
+            "dynamic_prune_threshold_relax_ratio",
+            "non_prune_block_ids",
+            "force_reduce_calibrator_vram",
+        ),
+        _NO_PRUNING,
+    ),
 }
-"""Keys of the library for what this pack finds out by itself, and how."""
+"""Keys of the library for what this pack finds out by itself or does not do, and why."""
 
-ALIASES = ("cache_type", "steps_computation_mask", "steps_computation_policy", *_BY_ITSELF)
+ALIASES = (
+    "cache_type",
+    "steps_computation_mask",
+    "steps_computation_policy",
+    "enable_calibrator",
+    "calibrator_type",
+    "taylorseer_kwargs",
+    *_WITHOUT_EFFECT,
+)
 """Keys of the library's files that are no fields of ours."""
-
-ATTENTION = {
-    "native": "sdpa",
-    "_native_cudnn": "sdpa_cudnn",
-    "_native_efficient": "sdpa_efficient",
-    "_native_flash": "sdpa_flash",
-    "_native_math": "sdpa_math",
-    "xformers": "xformers",
-    "flash": "flash",
-    "_flash_3": "flash3",
-    "sage": "sage",
-}
-"""The library's attention backends (the names of diffusers 0.36) and ours."""
-
-ELSEWHERE = {
-    "parallelism_config": "for several GPUs, use ComfyUI's node MultiGPU CFG Split",
-    "quantize_config": "load a quantized checkpoint instead",
-}
-"""Sections of the library's files that this pack does not act on, and what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +112,12 @@ def translate(given: Mapping[str, Any]) -> Translation:
         When they contradict each other, or ask for a technique that is not there.
     """
     rest, done = dict(given), Translation({})
-    if rest.pop("cache_type", "DBCache") != "DBCache":
-        raise AccelerationError(f"cache_type is {shown(given['cache_type'])}: it must be DBCache.")
+    _cache_type(rest, done)
+    _calibrator_by_name(rest)
     _calibrator(rest, done)
+    if "taylorseer_kwargs" in rest:
+        order = _order(rest.pop("taylorseer_kwargs"))
+        _alias(done, rest, "taylorseer_order", order, "taylorseer_kwargs")
     if "steps_computation_policy" in rest:
         policy = rest.pop("steps_computation_policy")
         if policy not in ("dynamic", "static"):
@@ -85,14 +125,64 @@ def translate(given: Mapping[str, Any]) -> Translation:
                 f"steps_computation_policy is {shown(policy)}: choose one of dynamic, static."
             )
         _alias(done, rest, "scm_policy", policy, "steps_computation_policy")
-    if "steps_computation_mask" in rest:
-        for name, value in _mask(rest.pop("steps_computation_mask")).items():
+    mask = rest.pop("steps_computation_mask", None)
+    if mask is not None:
+        for name, value in _mask(mask).items():
             _alias(done, rest, name, value, "steps_computation_mask")
-    for key, how in _BY_ITSELF.items():
-        if key in rest:
-            done.notices.append(f"{key} {shown(rest.pop(key))} has no effect here: {how}")
+    for key, why in _WITHOUT_EFFECT.items():
+        value = rest.pop(key, None)
+        if value is not None:
+            done.notices.append(f"{key} {shown(value)} has no effect here: {why}")
     done.values.update(rest)
     return done
+
+
+def _cache_type(rest: dict[str, Any], done: Translation) -> None:
+    """DBCache is what there is; the library's other technique has the same keys beside its own."""
+    kind = rest.pop("cache_type", "DBCache")
+    if kind == "DBPrune":
+        done.notices.append(
+            "cache_type 'DBPrune' has no effect here: single blocks are not pruned, DBCache takes "
+            "the values that both have"
+        )
+    elif kind != "DBCache":
+        raise AccelerationError(
+            f"cache_type is {shown(kind)}: choose DBCache, or DBPrune, in whose place DBCache acts."
+        )
+
+
+def _calibrator_by_name(rest: dict[str, Any]) -> None:
+    """``enable_calibrator`` and ``calibrator_type`` as the library's switch for that calibrator.
+
+    Without a type the library's is taylorseer.
+    """
+    if "enable_calibrator" not in rest and "calibrator_type" not in rest:
+        return
+    on, kind = rest.pop("enable_calibrator", True), rest.pop("calibrator_type", "taylorseer")
+    if not isinstance(on, bool):
+        raise AccelerationError(f"enable_calibrator is {shown(on)}: it must be true or false.")
+    switch = next((key for key, name in SWITCHES.items() if name == kind), None)
+    if switch is None:
+        raise AccelerationError(
+            f"calibrator_type is {shown(kind)}: choose one of {', '.join(SWITCHES.values())}."
+        )
+    if rest.get(switch, on) is not on:
+        raise AccelerationError(
+            f"{switch} is {shown(rest[switch])} and enable_calibrator {shown(on)}: give one of "
+            "them."
+        )
+    rest[switch] = on
+
+
+def _order(kwargs: Any) -> int:
+    """The order in ``taylorseer_kwargs``, where older files have it as ``n_derivatives``."""
+    order = kwargs.get("n_derivatives", 1) if isinstance(kwargs, Mapping) else None
+    if not isinstance(kwargs, Mapping) or set(kwargs) - {"n_derivatives"} or type(order) is not int:
+        raise AccelerationError(
+            f"taylorseer_kwargs is {shown(kwargs)}: it holds n_derivatives, 1 or 2; today it is "
+            "taylorseer_order."
+        )
+    return order
 
 
 def _calibrator(rest: dict[str, Any], done: Translation) -> None:
@@ -150,50 +240,3 @@ def _mask(mask: Any) -> dict[str, str]:
 def switches_for(values: Mapping[str, Any]) -> dict[str, bool]:
     """The library's own switch for a calibrator, so that our files load there as well."""
     return {key: True for key, kind in SWITCHES.items() if values["calibrator"] == kind}
-
-
-def with_attention(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A file's data, with the attention backend of ``parallelism_config`` in its own section.
-
-    There it has a meaning here. A backend that ``attention_config`` names itself wins; one that is
-    not known here stays where it is, and is named among what has no effect.
-    """
-    parallel, own = data.get("parallelism_config"), data.get("attention_config", {})
-    if not isinstance(parallel, Mapping) or not isinstance(own, Mapping) or "backend" in own:
-        return data
-    kwargs = parallel.get("parallel_kwargs")
-    if not isinstance(kwargs, Mapping):
-        return data
-    wanted = kwargs.get("attention_backend")
-    backend = ATTENTION.get(wanted) if isinstance(wanted, str) else None
-    if backend is None:
-        return data
-    rest = {key: value for key, value in kwargs.items() if key != "attention_backend"}
-    return {
-        **data,
-        "parallelism_config": {**parallel, "parallel_kwargs": rest},
-        "attention_config": {**own, "backend": backend},
-    }
-
-
-def without_effect(file: str, section: str, part: Any) -> list[str]:
-    """A notice that names every key of a section that this pack does not act on."""
-    if not isinstance(part, Mapping):
-        raise AccelerationError(
-            f"file {file}, {section}: it is {shown(part)}, but must hold keys and values."
-        )
-    named = ", ".join(f"{key} {shown(value)}" for key, value in _leaves(part))
-    if not named:
-        return []
-    return [f"file {file}, {section}: no effect here of {named}; {ELSEWHERE[section]}"]
-
-
-def _leaves(part: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Keys and values, with those of a group one level down under ``group.key``."""
-    found: list[tuple[str, Any]] = []
-    for key, value in part.items():
-        if isinstance(value, Mapping):
-            found += [(f"{key}.{inner}", one) for inner, one in value.items()]
-        else:
-            found.append((key, value))
-    return found

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from . import cache_dit_names
+from . import cache_dit_files, cache_dit_names
 from .attention.settings import AttentionSettings
 from .errors import AccelerationError, shown
 from .performance import PerformanceSettings
@@ -50,6 +50,8 @@ class Section:
     """Further keys that are true or false, understood by ``translate``."""
     aliases: tuple[str, ...] = ()
     """Further keys of files only, understood by ``translate``."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Keys of older files, and today's."""
     translate: Callable[[dict[str, Any]], cache_dit_names.Translation] | None = None
     """Turns switches and aliases into fields."""
     choices: Mapping[str, Callable[[], list[str]]] = field(default_factory=dict)
@@ -61,6 +63,11 @@ class Section:
         hints = typing.get_type_hints(self.settings)
         kinds = {f.name: hints[f.name] for f in fields(self.settings)}
         return kinds | dict.fromkeys(self.switches, bool)
+
+    @property
+    def file_keys(self) -> set[str]:
+        """Every key that a file may have in this section."""
+        return {*self.kinds, *self.aliases, *self.renamed}
 
     def defaults(self) -> dict[str, Any]:
         """The value of every field that nobody has set."""
@@ -83,6 +90,7 @@ SECTIONS: dict[str, Section] = {
             cache_dit_names.SHORT_NAMES,
             switches=tuple(cache_dit_names.SWITCHES),
             aliases=cache_dit_names.ALIASES,
+            renamed=cache_dit_names.RENAMED,
             translate=cache_dit_names.translate,
         ),
         Section(
@@ -181,19 +189,18 @@ def read_section(section: Section, raw: Any, origin: Callable[[str], str]) -> Gi
     whole = origin("")
     if not isinstance(raw, Mapping):
         raise AccelerationError(f"{whole}: it is {shown(raw)}, but must hold keys and values.")
-    kinds, found = section.kinds, {}
+    found: dict[str, Any] = {}
     for key, value in raw.items():
-        if key in section.aliases:
-            found[key] = value
-            continue
-        if key not in kinds:
+        name = section.renamed.get(key, key)
+        if key not in section.file_keys:
             raise AccelerationError(_unknown(section, key, value, whole))
+        if name in found:
+            older = next(old for old, today in section.renamed.items() if today == name)
+            raise AccelerationError(
+                f"{whole}: {older} is an older name of {name}: give one of them."
+            )
         try:
-            found[key] = typed(key, value, kinds[key])
-            allowed = section.choices[key]() if key in section.choices else [found[key]]
-            if found[key] not in allowed:
-                choices = ", ".join(allowed)
-                raise AccelerationError(f"{key} is {shown(value)}: choose one of {choices}.")
+            found[name] = value if key in section.aliases else _checked(section, name, value)
         except AccelerationError as error:
             raise AccelerationError(f"{origin(key)}: {error}") from None
     try:
@@ -203,6 +210,15 @@ def read_section(section: Section, raw: Any, origin: Callable[[str], str]) -> Gi
     origins = {name: origin(done.keys.get(name, name)) for name in done.values}
     make(section, done.values, origins)
     return Given(done.values, origins, tuple(f"{whole}: {text}" for text in done.notices))
+
+
+def _checked(section: Section, key: str, value: Any) -> Any:
+    """A value of the right type and, where only the engine knows what is allowed, one of that."""
+    found = typed(key, value, section.kinds[key])
+    allowed = section.choices[key]() if key in section.choices else [found]
+    if found not in allowed:
+        raise AccelerationError(f"{key} is {shown(value)}: choose one of {', '.join(allowed)}.")
+    return found
 
 
 def _unknown(section: Section, key: object, value: object, whole: str) -> str:
@@ -237,15 +253,20 @@ def read_configuration(data: Any, name: str) -> Configuration:
         )
     sections: dict[str, Given] = {}
     notices: list[str] = []
-    for key, part in cache_dit_names.with_attention(data).items():
+    cache_keys = SECTIONS[cache_dit_files.CACHE].file_keys
+    try:
+        data = cache_dit_files.arranged(data, SECTIONS, cache_keys)
+    except AccelerationError as error:
+        raise AccelerationError(f"file {name}: {error}") from None
+    for key, part in data.items():
         if key in SECTIONS:
             sections[key] = read_section(SECTIONS[key], part, _always(f"file {name}, {key}"))
             notices += sections[key].notices
-        elif key in cache_dit_names.ELSEWHERE:
-            notices += cache_dit_names.without_effect(name, key, part)
+        elif key in cache_dit_files.ELSEWHERE:
+            notices += cache_dit_files.without_effect(name, key, part)
         else:
             home = next((s.key for s in SECTIONS.values() if key in s.kinds), None)
-            known = ", ".join([*SECTIONS, *cache_dit_names.ELSEWHERE])
+            known = ", ".join([*SECTIONS, cache_dit_files.CALIBRATOR, *cache_dit_files.ELSEWHERE])
             hint = f"it belongs into the section {home}" if home else f"allowed are {known}"
             raise AccelerationError(
                 f"file {name}: the section {shown(key)} (with the value {shown(part)}) is unknown: "

@@ -92,9 +92,10 @@ class CalibrateTeaCache(io.ComfyNode):
             structure.family.name,
             recording.inputs,
             recording.outputs,
-            _cache_dit_diffs(model, sampling),
-            {k: v for k, v in sampling.items() if isinstance(v, int | float | str)},
+            settings={k: v for k, v in sampling.items() if isinstance(v, int | float | str)},
         )
+        # After the fit: what is refused is refused before a second run.
+        calibration = calibration.with_cache_dit_diffs(_cache_dit_diffs(model, sampling))
         path = host.save_calibration(calibration)
         text = f"{calibration.text()}\nStored as {path.name}."
         return io.NodeOutput(model, text, ui={"text": [text]})

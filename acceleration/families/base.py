@@ -23,12 +23,21 @@ TEXT_FIRST, IMAGE_FIRST = "text first", "image first"
 class Arg(NamedTuple):
     """Where a block's call carries something: by keyword or at a position.
 
-    ``item`` is an index into the argument when several streams travel as one tuple.
+    ``item`` is an index into the argument when several streams travel as one tuple. A position is
+    checked against the block's signature when a network is met (``signatures``).
     """
 
     keyword: str
     position: int
     item: int | None = None
+
+    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a call carries here, however it was passed; None if it was not."""
+        if self.keyword in kwargs:
+            value = kwargs[self.keyword]
+        else:
+            value = args[self.position] if self.position < len(args) else None
+        return value if self.item is None or value is None else value[self.item]
 
 
 @dataclass(frozen=True)
@@ -67,13 +76,7 @@ class BlockStack:
     def read_input(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What was passed for a name, however it was passed; None if it was not."""
         arg = self.inputs.get(name)
-        if arg is None:
-            return None
-        if arg.keyword in kwargs:
-            value = kwargs[arg.keyword]
-        else:
-            value = args[arg.position] if arg.position < len(args) else None
-        return value if arg.item is None or value is None else value[arg.item]
+        return None if arg is None else arg.read(args, kwargs)
 
     def read_output(self, name: str, output: Any) -> Any:
         """The returned tensor of a stream."""
@@ -121,16 +124,20 @@ class SideBlocks:
     ----------
     path
         Where they are, as in a ``BlockStack``.
-    skip
-        Given ``(args, kwargs)`` of a call: something to return that the caller can add.
+    own
+        Their own stream, which one side block returns for the next.
     last_fed
         Given the network, the index of the last main block after which something is added; all
         must lie before the last skippable block.
     """
 
     path: str
-    skip: Callable[[tuple[Any, ...], dict[str, Any]], Any]
+    own: Arg
     last_fed: Callable[[Any], int]
+
+    def skip(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, Any]:
+        """What a side block that does not run returns: nothing to add, and its stream as it was."""
+        return 0.0, self.own.read(args, kwargs)
 
 
 class Tap(NamedTuple):

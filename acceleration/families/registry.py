@@ -7,8 +7,9 @@ import pkgutil
 from typing import Any
 
 from .base import Family, Structure, blocks_at
+from .signatures import fitted
 
-_NOT_FAMILIES = {"base", "registry"}
+_NOT_FAMILIES = {"base", "registry", "signatures"}
 
 
 def _load() -> tuple[Family, ...]:
@@ -29,7 +30,8 @@ def describe(network: Any) -> Structure | None:
     """The structure of a network, or None when it is not a transformer known here.
 
     A compiled network is looked at through its wrapper; a subclass of a known class counts as the
-    known class as long as it has the same block stacks.
+    known class as long as it has the same block stacks. Positions of arguments are those of the
+    network's own blocks.
     """
     network = getattr(network, "_orig_mod", network)
     for cls in type(network).__mro__:
@@ -37,5 +39,6 @@ def describe(network: Any) -> Structure | None:
         if family is not None:
             counts = tuple(len(blocks_at(network, stack.path)) for stack in family.stacks)
             if sum(counts) > 0:
+                family = family if family.refused else fitted(family, network)
                 return Structure(family, counts)
     return None

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from . import wan
-from .base import SideBlocks
+from .base import Arg, SideBlocks
 
 FAMILY = replace(
     wan.FAMILY,
@@ -12,8 +12,7 @@ FAMILY = replace(
     side=(
         SideBlocks(
             "vace_blocks",
-            # A side block returns what is added to the hidden state, and its own stream.
-            skip=lambda args, kwargs: (0.0, args[0]),
+            own=Arg("c", 0),
             last_fed=lambda network: max(network.vace_layers_mapping),
         ),
     ),

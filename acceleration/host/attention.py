@@ -139,12 +139,12 @@ def attach_attention(
         When the input is no MODEL, or the backend's package is not installed.
     """
     require_model(model, NAME)
-    settings.require_installed()
     quality = class_of(settings.backend, settings.allow_low_precision)
     locked = lossy_locked() if quality == "quality-tradeoff" else None
     if locked is not None:
         log.info("%s: %s.", NAME, locked)
         return put(model, ATTENTION_KEY, SwitchedOff(NAME, settings, locked))
+    settings.require_installed()
     earlier = lever_of(model, ATTENTION_KEY)
     replaced = None
     if isinstance(earlier, AttentionAttachment):

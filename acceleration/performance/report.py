@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..report import told_origins
+
 
 @dataclass
 class PerformanceReport:
@@ -16,7 +18,17 @@ class PerformanceReport:
     decisions: dict[str, str] = field(default_factory=dict)
     """What was decided and why, by lever: "weights", "attention", "compile", "approximation"."""
     origins: dict[str, str] = field(default_factory=dict)
+    """Where each setting comes from: node, file, environment variable or default."""
     notices: list[str] = field(default_factory=list)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, by the names of the node's inputs."""
+        return {
+            "mode": self.mode,
+            "approximation": self.approximation,
+            "target_speedup": self.target_speedup,
+        }
 
     def title(self) -> str:
         """The node with its two choices."""
@@ -35,15 +47,14 @@ class PerformanceReport:
         """A few lines for people."""
         lines = [f"Performance Mode: {self.mode}, approximation {self.approximation}."]
         lines += [f"  {lever}: {why}" for lever, why in self.decisions.items()]
+        lines += told_origins(self.settings, self.origins)
         lines += [f"Note: {notice}." for notice in self.notices]
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON-ready data."""
         return {
-            "mode": self.mode,
-            "approximation": self.approximation,
-            "target_speedup": self.target_speedup,
+            **self.settings,
             "decisions": dict(self.decisions),
             "origins": dict(self.origins),
             "notices": list(self.notices),

@@ -359,6 +359,28 @@ def test_every_transformer_of_the_host_is_covered() -> None:
     assert not gone, f"ComfyUI {host_version()} no longer has {sorted(gone)}"
 
 
+@pytest.mark.every_host
+@pytest.mark.parametrize("name", tm.TINY)
+def test_positions_of_arguments_are_those_of_the_hosts_signatures(name: str) -> None:
+    """A family file says what the pinned hosts have; signatures only mend what moves later."""
+    import comfy.supported_models
+
+    from dit_acceleration_pack.acceleration.families import FAMILIES, describe
+    from dit_acceleration_pack.acceleration.families.signatures import forwards_at
+
+    if not hasattr(comfy.supported_models, tm.TINY[name].config):
+        pytest.skip(f"ComfyUI {host_version()} has no {tm.TINY[name].config}")
+    try:
+        network = tm.bare_model(name).diffusion_model
+    except TypeError as error:  # A model of a newer host that an older one builds otherwise.
+        pytest.skip(f"ComfyUI {host_version()} cannot build it: {error}")
+    structure = describe(network)
+    assert structure is not None
+    assert any(structure.family is family for family in FAMILIES)
+    for stack in structure.family.stacks:
+        assert forwards_at(network, stack.path)
+
+
 @newest_host
 def test_every_family_is_covered() -> None:
     from dit_acceleration_pack.acceleration.families import FAMILIES, describe

@@ -219,6 +219,29 @@ def test_locked_by_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "locked by the operator" in mode_report(locked).sentence()
 
 
+def test_the_report_says_once_where_its_settings_come_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dit_acceleration_pack.nodes.performance_mode import PerformanceMode
+    from dit_acceleration_pack.nodes.report import AccelerationReport
+
+    monkeypatch.setenv("DIT_ACCEL_PERFORMANCE_TARGET_SPEEDUP", "1.5")
+    model = PerformanceMode.execute(tm.make_model("flux"), approximation="target").result[0]
+    tm.sample(model, "flux", steps=12)
+    said = (
+        "Settings: approximation target (node), target_speedup 1.5 (environment variable "
+        "DIT_ACCEL_PERFORMANCE_TARGET_SPEEDUP); the rest as by default."
+    )
+    assert said in mode_report(model).text().splitlines()
+    text = AccelerationReport.execute(model=model, after=0).result[1]
+    assert text.count("Settings:") == 1 and text.count("TARGET_SPEEDUP") == 1
+    assert mode_report(model).as_dict()["origins"]["mode"] == "default"
+    monkeypatch.delenv("DIT_ACCEL_PERFORMANCE_TARGET_SPEEDUP")
+    plain = PerformanceMode.execute(tm.make_model("flux"), approximation="quality").result[0]
+    tm.sample(plain, "flux", steps=12)
+    assert "Settings:" not in mode_report(plain).text()
+
+
 def test_long_videos_are_compiled_in_speed_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a stand-in for the compiler's backend, which runs the graphs as they are."""
     from comfy_api import torch_helpers

@@ -310,6 +310,63 @@ def test_a_locked_server_samples_plainly_and_says_so(
     assert not torch.equal(tm.sample(again, "flux", steps=STEPS), plain)
 
 
+PERFORMANCE = "performance_mode.PerformanceMode"
+ATTENTION = "attention_backend.AttentionBackend"
+LOSSY = [
+    ("apply_cache_dit.ApplyCacheDiT", {"residual_diff_threshold": 0.99, "corrector": True}, ""),
+    ("apply_cache_dit.ApplyCacheDiT", {}, "cache_config: {residual_diff_threshold: 0.99}"),
+    (TEA, {"rel_l1_thresh": 9.0}, ""),
+    *((PERFORMANCE, {"approximation": kind}, "") for kind in ("quality", "ultra", "target")),
+    (PERFORMANCE, {}, "performance_config: {approximation: ultra}"),
+    # The package is not installed: what is switched off needs none.
+    *((ATTENTION, {"backend": kind}, "") for kind in ("sage", "sage3")),
+    (ATTENTION, {"allow_low_precision": True}, ""),
+    (ATTENTION, {}, "attention_config: {allow_low_precision: true}"),
+    (ATTENTION, {}, "attention_backend: sage"),
+]
+
+
+@pytest.mark.parametrize(("node", "values", "file"), LOSSY)
+def test_nothing_that_changes_pictures_passes_the_lock(
+    places: dict[str, Path],
+    model: Any,
+    node: str,
+    values: dict[str, Any],
+    file: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (places["input"] / "mine.yaml").write_text(file)
+    config = host.load_configuration("input/mine.yaml") if file else None
+    plain = tm.sample(model, "flux", steps=STEPS)
+    monkeypatch.setenv(LOCK, "1")
+    locked = applied(model, node, config=config, **values)
+    assert torch.equal(tm.sample(locked, "flux", steps=STEPS), plain)
+    told = [lever.last_report.text() for lever in host.levers_of(locked).values()]
+    assert any("the operator of this server has switched off" in text for text in told), told
+    monkeypatch.delenv(LOCK)
+    monkeypatch.setenv("DIT_ACCEL_LOSSY_LOCK", "1")
+    with pytest.raises(AccelerationError, match=f"DIT_ACCEL_LOSSY_LOCK .* write {LOCK}"):
+        applied(model, node, config=config, **values)
+
+
+def test_a_mistyped_lock_locks_what_is_attached_without_a_node(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dit_acceleration_pack.acceleration.policies.cache_dit import CacheDiT
+
+    plain = tm.sample(model, "flux", steps=STEPS)
+    monkeypatch.setenv("DIT_ACCEL_LOCK", "1")
+    technique = CacheDiT(CacheDiTSettings(residual_diff_threshold=0.99))
+    for locked in (
+        host.attach_lossy(model, technique),
+        host.attach_performance(model, PerformanceSettings(approximation="ultra")),
+        host.attach_attention(model, AttentionSettings(backend="sage")),
+    ):
+        assert torch.equal(tm.sample(locked, "flux", steps=STEPS), plain)
+        text = "".join(lever.last_report.text() for lever in host.levers_of(locked).values())
+        assert f"(DIT_ACCEL_LOCK is set, which is no variable of this pack; {LOCK} is)" in text
+
+
 def test_the_second_expert_of_wan_uses_its_own_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIT_ACCEL_CACHE_DIT_WARMUP", "5")
     monkeypatch.setenv("DIT_ACCEL_CACHE_DIT_SECONDARY_WARMUP", "1")

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_models as tm
 import torch
+from demo import shapes
+
+from comfyui_environment import ROOT
+from dit_acceleration_pack.acceleration.calibration import LEAST_EXPLAINED
+from dit_acceleration_pack.acceleration.errors import AccelerationError
+
+DEMO_MODEL = ROOT / "workflows" / "demo" / "models" / "dit_accel_demo_flux.safetensors"
 
 FAMILIES = ["flux", "flux2", "chroma", "wan"]
 
@@ -136,41 +145,101 @@ def test_the_report_says_which_coefficients() -> None:
 
 
 def test_coefficients_of_another_family_are_refused() -> None:
-    from dit_acceleration_pack.acceleration.errors import AccelerationError
-
     with pytest.raises(AccelerationError, match="'ltxv', which was not made for FLUX"):
         attach(tm.make_model("flux"), coefficients="ltxv")
 
 
-def test_calibrate_then_teacache_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Path]]:
+    """The calibrations in the host's user folder, which is empty at first."""
     import folder_paths
 
-    from dit_acceleration_pack.acceleration import host
+    monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(tmp_path))
+    return lambda: list(tmp_path.rglob("teacache_*"))
+
+
+@pytest.fixture(scope="module")
+def trained() -> Any:
+    """The demo's FLUX: random weights change alike from step to step, which says nothing."""
+    import comfy.sd
+
+    return comfy.sd.load_diffusion_model(str(DEMO_MODEL))
+
+
+def trained_conditioning(prompt: str) -> list[Any]:
+    tokens, pooled = shapes.text_embedding(prompt)
+    return [[tokens, {"pooled_output": pooled}]]
+
+
+def calibrate(model: Any, sampler: str = "euler") -> None:
+    """As the node does, for 20 steps of the demo's FLUX."""
     from dit_acceleration_pack.nodes.calibrate_tea_cache import CalibrateTeaCache
 
-    monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(tmp_path))
-    model = tm.make_model("flux2")
+    size = shapes.LATENT_SIZE
     with torch.inference_mode():
         CalibrateTeaCache.execute(
             model,
-            positive=tm.conditioning("flux2", 1),
-            negative=tm.conditioning("flux2", 2),
-            latent_image={"samples": torch.zeros(1, *tm.TINY["flux2"].latent)},
+            positive=trained_conditioning(shapes.PROMPTS[0]),
+            negative=trained_conditioning(shapes.UNCONDITIONAL),
+            latent_image={"samples": torch.zeros(1, shapes.LATENT_CHANNELS, size, size)},
             seed=1,
             steps=20,
             cfg=1.0,
-            sampler_name="euler",
+            sampler_name=sampler,
             scheduler="simple",
         )
-    stored = list(tmp_path.rglob("teacache_*.json"))
-    assert len(stored) == 1
-    accelerated = attach(model, host.calibrated_fit)
-    tm.sample(accelerated, "flux2", steps=20)
+
+
+def test_calibrate_then_teacache_finds_it(trained: Any, stored: Callable[[], list[Path]]) -> None:
+    import comfy.sample
+
+    from dit_acceleration_pack.acceleration import host
+
+    calibrate(trained)
+    assert len(stored()) == 1
+    accelerated = attach(trained, host.calibrated_fit)
+    latent = torch.zeros(1, shapes.LATENT_CHANNELS, shapes.LATENT_SIZE, shapes.LATENT_SIZE)
+    with torch.inference_mode():
+        comfy.sample.sample(
+            accelerated, comfy.sample.prepare_noise(latent, 2), 20, 1.0, "euler", "simple",
+            trained_conditioning(shapes.PROMPTS[0]), trained_conditioning(shapes.UNCONDITIONAL),
+            latent, disable_pbar=True, seed=2,
+        )  # fmt: skip
     report = tm.report_of(accelerated)
     assert any("calibrated on this checkpoint" in notice for notice in report.notices)
     assert 0.2 <= report.skipped / 20 <= 0.6, "the recommended threshold skips about 40 %"
-    other = tm.make_model("flux2", seed=5)
-    assert host.calibrated_fit(other.model.diffusion_model) is None
+    assert host.calibrated_fit(tm.make_model("flux").model.diffusion_model) is None
+
+
+def test_noise_is_not_calibrated(trained: Any, stored: Callable[[], list[Path]]) -> None:
+    """This sampler draws new noise in every step."""
+    with pytest.raises(AccelerationError, match="nothing can be calibrated here"):
+        calibrate(trained, "lcm")
+    assert stored() == []
+
+
+def test_tiles_are_told_apart_or_not_calibrated(
+    trained: Any, stored: Callable[[], list[Path]]
+) -> None:
+    """Tiled diffusion: a wrapper calls the model once a quarter of the picture."""
+
+    def quarters(apply_model: Any, given: dict[str, Any]) -> torch.Tensor:
+        x, whole = given["input"], torch.zeros_like(given["input"])
+        half = shapes.LATENT_SIZE // 2
+        for y, z in itertools.product((0, half), repeat=2):
+            part = (..., slice(y, y + half), slice(z, z + half))
+            whole[part] = apply_model(x[part].contiguous(), given["timestep"], **given["c"])
+        return whole
+
+    tiled = trained.clone()
+    tiled.set_model_unet_function_wrapper(quarters)
+    try:
+        calibrate(tiled)
+    except AccelerationError as error:
+        assert "tiles" in str(error) and stored() == []
+    else:
+        data = json.loads(stored()[0].read_text())
+        assert data["r2"] >= LEAST_EXPLAINED
 
 
 def test_a_checkpoint_is_known_before_the_host_has_fetched_its_weights() -> None:

@@ -10,6 +10,7 @@ from dit_acceleration_pack.acceleration.calibration import (
     Calibration,
     calibrate,
     fit_polynomial,
+    require_telling,
     skipped_share,
     threshold_for,
 )
@@ -65,11 +66,45 @@ def test_published_polynomials_never_sink() -> None:
 
 def test_round_trip() -> None:
     inputs = [0.02 * k for k in range(1, 16)]
-    made = calibrate("id", "FLUX", inputs, [2 * x for x in inputs], [0.3, 0.1, 0.2])
+    made = calibrate("id", "FLUX", inputs, [2 * x for x in inputs])
+    made = made.with_cache_dit_diffs([0.3, 0.1, 0.2])
     again = Calibration.from_dict(json.loads(json.dumps(made.as_dict())))
     assert again == made
     assert again.cache_dit_diffs == (0.1, 0.2, 0.3)
     assert "skips about 40%" in made.text()
+
+
+def test_a_fit_of_noise_is_refused() -> None:
+    """Outputs that alternate whatever the input does: a line explains next to nothing."""
+    inputs = [0.02 * k for k in range(1, 21)]
+    outputs = [0.1 + 0.05 * (k % 2) for k in range(20)]
+    with pytest.raises(AccelerationError) as error:
+        calibrate("id", "FLUX", inputs, outputs)
+    sentence = str(error.value)
+    for part in ("explains", "% of the change", "50% at least", "tiles", "Apply Cache-DiT"):
+        assert part in sentence and "\n" not in sentence, sentence
+
+
+def test_outputs_that_have_nothing_in_common_are_refused_however_well_they_fit() -> None:
+    inputs = [0.3 + 0.05 * k for k in range(20)]
+    with pytest.raises(AccelerationError, match=r"changes by 98% .* \(70% at most\)"):
+        calibrate("id", "FLUX", inputs, [0.9 + 0.01 * (x - 0.3) / 0.05 - 0.015 for x in inputs])
+
+
+def test_what_is_measured_on_good_and_bad_runs_lies_on_both_sides() -> None:
+    """Figures of the two demo models: the weakest good fit, and the best of noise."""
+    require_telling(0.51, [0.046, 0.112, 0.153])
+    require_telling(0.83, [0.04, 0.12, 0.22])
+    for r2, change in ((0.48, 0.3), (0.45, 1.0), (0.94, 0.96), (0.984, 0.952)):
+        with pytest.raises(AccelerationError):
+            require_telling(r2, [change])
+
+
+def test_a_stored_fit_of_noise_is_not_used() -> None:
+    inputs = [0.02 * k for k in range(1, 16)]
+    data = calibrate("id", "FLUX", inputs, [2 * x for x in inputs]).as_dict()
+    with pytest.raises(AccelerationError, match=r"explains 0\.9%"):
+        Calibration.from_dict(data | {"r2": 0.009})
 
 
 def test_a_broken_file_gives_a_sentence() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from comfyui_environment import ROOT
 from dit_acceleration_pack.acceleration.attention.settings import AttentionSettings
 from dit_acceleration_pack.acceleration.configuration import (
     SECTIONS,
@@ -16,9 +18,11 @@ from dit_acceleration_pack.acceleration.configuration import (
 )
 from dit_acceleration_pack.acceleration.environment import (
     LOCK,
+    SCRIPTS,
     from_environment,
     lossy_locked,
     settings_for,
+    unknown,
     variables,
 )
 from dit_acceleration_pack.acceleration.errors import AccelerationError
@@ -175,6 +179,54 @@ def test_the_lock(value: str) -> None:
     assert (why is None) == (value in OPEN)
     assert why is None or ("operator" in why and LOCK in why)
     assert lossy_locked({}) is None
+
+
+LIKE_THE_LOCK = [
+    *("DIT_ACCEL_LOSSY_LOCK", "DIT_ACCEL_LOCK", "DIT_ACCEL_LOSSY", "DIT_ACCEL_LOCK_LOSY"),
+    *("DIT_ACCEL_LOK_LOSSY", "DIT_ACCEL_LOCKED", "DIT_ACCEL_LOCKLOSSY", "DIT_ACCEL_NO_LOSSY"),
+    *("dit_accel_lock_lossy", "DIT_ACCELL_LOCK_LOSSY", "DITACCEL_LOCK_LOSSY", "ACCEL_LOCK_LOSSY"),
+    *("DIT_ACCEL_CACHE_DIT_LOCK", "DIT_ACCEL_PERFORMANCE_LOCK_LOSSY"),
+]
+
+
+@pytest.mark.parametrize("name", LIKE_THE_LOCK)
+def test_a_mistyped_lock_is_refused_by_every_node_and_never_opens_the_lock(name: str) -> None:
+    why = lossy_locked({name: "1"})
+    assert why is not None and name in why and f"{LOCK} is)" in why
+    assert lossy_locked({name: "0"}) is None and LOCK in str(lossy_locked({name: "1", LOCK: "1"}))
+    for key in SECTIONS:
+        # Refused whatever it holds: an operator has to know that it does nothing.
+        for value in ("1", "0", ""):
+            with pytest.raises(AccelerationError) as error:
+                settings_for(key, {}, None, {"PATH": "/bin", name: value})
+            sentence = str(error.value)
+            assert f"environment variable {name} (with the value {value!r})" in sentence
+            assert f"write {LOCK} to switch off" in sentence and "\n" not in sentence
+
+
+@pytest.mark.parametrize("name", ["DIT_ACCEL_CACHEDIT_FN", "DIT_ACCEL_", "DIT_ACCEL_MODE"])
+def test_a_variable_of_no_section_is_refused_by_every_node(name: str) -> None:
+    assert lossy_locked({name: "1"}) is None
+    for key in SECTIONS:
+        with pytest.raises(AccelerationError) as error:
+            settings_for(key, {}, None, {name: "1"})
+        sentence = str(error.value)
+        assert f"environment variable {name} (" in sentence and "switch off" not in sentence
+        assert f"{LOCK} and what begins with {BEGIN}, DIT_ACCEL_TEACACHE_" in sentence
+
+
+def test_the_variables_of_scripts_and_of_others_are_left_alone() -> None:
+    """Every name that the repository uses outside of the engine, as they stand there."""
+    used: set[str] = set()
+    for folder in ("tests", "tests/browser", "workflows", "workflows/demo", "benchmarks"):
+        for path in (ROOT / folder).glob("*.py"):
+            used |= set(re.findall(r"\b(DIT_ACCEL_[A-Z_]*[A-Z])\b", path.read_text("utf-8")))
+    assert {"DIT_ACCEL_CACHE", "DIT_ACCEL_DEVICE", "DIT_ACCEL_BENCHMARK_INSIDE"} <= used
+    others = {"FILELOCK_PATH", "LOCK", "BLOCK_SIZE", "SGLANG_CACHE_DIT_FN", "ACCELERATE_MODE"}
+    environ = dict.fromkeys(used | SCRIPTS | others, "1") | {LOCK: "0"}
+    assert unknown(environ) == [] and lossy_locked(environ) is None
+    every = {name for key, section in SECTIONS.items() for name in variables(section)}
+    assert unknown(dict.fromkeys(every, "1")) == []
 
 
 ROUND_TRIPS = [

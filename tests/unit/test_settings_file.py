@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from comfyui_environment import ROOT
+from dit_acceleration_pack.acceleration.attention import CHOICES
+from dit_acceleration_pack.acceleration.cache_dit_files import BACKENDS
 from dit_acceleration_pack.acceleration.configuration import (
     SECTIONS,
     Configuration,
@@ -73,6 +77,204 @@ def test_the_attention_backend_of_a_parallelism_config_has_a_meaning() -> None:
     assert own == {"backend": "sage", "on_unsupported": "error"} and not told
 
 
+@pytest.mark.parametrize(
+    ("text", "backend", "told"),
+    [
+        ("attention_backend: flash", "flash", []),
+        (
+            "attention_backend: _flash_3\nparallelism_config: {attention_backend: _flash_3}",
+            "flash3",
+            [],
+        ),
+        ("attention_backend: _sdpa_cudnn", "sdpa_cudnn", []),
+        ("parallelism_config: {attention_backend: sage, tp_size: 2}", "sage", ["tp_size 2"]),
+        (
+            "attention_backend: sage\nparallelism_config: {attention_backend: native}",
+            "sage",
+            ["parallelism_config: no effect here of attention_backend 'native'"],
+        ),
+        (
+            "attention_backend: _native_npu\nparallelism_config: {attention_backend: native}",
+            "sdpa",
+            ["no effect here of attention_backend '_native_npu'"],
+        ),
+        (
+            "attention_backend: native\nattention_config: {backend: sage}",
+            "sage",
+            ["no effect here of attention_backend 'native'", "backend in attention_config"],
+        ),
+        ("attention_backend: _native_npu", None, ["attention_backend '_native_npu'"]),
+        ("attention_backend: [flash]", None, ["attention_backend ['flash']"]),
+        ("attention_backend: flash\nquantize: float8_per_row", "flash", ["quantize 'float8_per_"]),
+        (
+            "attention_backend: flash\nquantize_config: {quant_type: int8, verbose: false}",
+            "flash",
+            ["quantize_config: no effect here of quant_type 'int8', verbose False"],
+        ),
+    ],
+)
+def test_wherever_a_file_names_the_attention_backend(
+    text: str, backend: str | None, told: list[str]
+) -> None:
+    found = load(text)
+    given = found.sections.get("attention_config")
+    assert (given and given.values) == (backend and {"backend": backend})
+    said = " ".join(found.notices)
+    assert all(part in said for part in told) and bool(said) == bool(told), said
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "told"),
+    [
+        pytest.param(
+            """
+            cache_config:
+              num_inference_steps: 40
+              steps_computation_mask: medium
+              enable_sperate_cfg: true
+              enable_seperate_cfg: false
+            """,
+            {"scm_preset": "medium"},
+            ["num_inference_steps 40", "enable_sperate_cfg True", "enable_seperate_cfg False"],
+            id="its own spelling",
+        ),
+        pytest.param(
+            """
+            cache_config:
+              enable_dmd: true
+              enable_encoder_dmd: true
+              calibrator_cache_type: residual
+              dmd_history: 5
+              dmd_rank: 0
+              dmd_ridge: 1e-8
+              dmd_svd_precision: high
+            """,
+            {"calibrator": "dmd"},
+            [
+                "enable_encoder_dmd",
+                "calibrator_cache_type",
+                "dmd_history 5",
+                "dmd_rank 0",
+                "dmd_ridge 1e-08",
+                "dmd_svd_precision 'high'",
+            ],
+            id="keys of dmd",
+        ),
+        pytest.param(
+            "cache_config: {enable_foca: true, enable_encoder_foca: false}",
+            {"calibrator": "foca"},
+            ["enable_encoder_foca False"],
+            id="keys of foca",
+        ),
+        pytest.param(
+            "cache_config: {enable_calibrator: true, enable_encoder_calibrator: true}",
+            {"calibrator": "taylorseer"},
+            ["enable_encoder_calibrator True"],
+            id="a calibrator without a name",
+        ),
+        pytest.param(
+            "cache_config: {enable_calibrator: false, calibrator_type: foca}",
+            {"calibrator": "none"},
+            [],
+            id="a calibrator that is off",
+        ),
+        pytest.param(
+            "calibrator_config: {taylorseer_order: 2}\ncache_config: {max_warmup_steps: 3}",
+            {"calibrator": "taylorseer", "taylorseer_order": 2, "max_warmup_steps": 3},
+            [],
+            id="the calibrator in a section",
+        ),
+        pytest.param(
+            "calibrator_config: {dmd_history: 5}",
+            {"calibrator": "dmd"},
+            ["dmd_history 5"],
+            id="only the calibrator",
+        ),
+        pytest.param(
+            """
+            cache_type: DBCache
+            warmup_steps: 3
+            max_continous_cached_steps: 2
+            Fn_compute_blocks: 2
+            residual_diff_threshold: 0.2
+            enable_taylorseer: true
+            enable_encoder_taylorseer: true
+            taylorseer_cache_type: residual
+            taylorseer_kwargs: {n_derivatives: 2}
+            """,
+            {
+                "max_warmup_steps": 3,
+                "max_continuous_cached_steps": 2,
+                "Fn_compute_blocks": 2,
+                "residual_diff_threshold": 0.2,
+                "calibrator": "taylorseer",
+                "taylorseer_order": 2,
+            },
+            ["enable_encoder_taylorseer True", "taylorseer_cache_type 'residual'"],
+            id="no section, older names",
+        ),
+        pytest.param(
+            """
+            cache_type: DBPrune
+            max_warmup_steps: 5
+            enable_dynamic_prune_threshold: true
+            max_dynamic_prune_threshold: 0.2
+            dynamic_prune_threshold_relax_ratio: 1.5
+            non_prune_block_ids: [3, 4]
+            force_reduce_calibrator_vram: true
+            """,
+            {"max_warmup_steps": 5},
+            ["cache_type 'DBPrune'", "DBCache", "non_prune_block_ids [3, 4]", "relax_ratio 1.5"],
+            id="the other technique",
+        ),
+        pytest.param(
+            """
+            cache_config:
+              max_accumulated_residual_diff_threshold: 0.5
+              cfg_compute_first: false
+              cfg_diff_compute_separate: true
+              force_refresh_step_hint: 12
+              force_refresh_step_policy: repeat
+              enable_separate_cfg:
+              steps_computation_mask:
+            """,
+            {},
+            [
+                "max_accumulated_residual_diff_threshold 0.5",
+                "cfg_diff_compute_separate True",
+                "force_refresh_step_hint 12",
+                "force_refresh_step_policy 'repeat'",
+            ],
+            id="every other field",
+        ),
+    ],
+)
+def test_what_has_a_meaning_is_taken_and_the_rest_is_named(
+    text: str, values: dict[str, Any], told: list[str]
+) -> None:
+    found = load(textwrap.dedent(text))
+    assert {key: given.values for key, given in found.sections.items()} == {"cache_config": values}
+    said = " ".join(found.notices)
+    assert all(part in said for part in told) and bool(said) == bool(told), said
+    assert "None" not in said
+
+
+def test_every_field_of_the_librarys_configs_is_known() -> None:
+    """What the library itself reads from a file, so that no version of it goes unnoticed."""
+    from cache_dit.caching.cache_contexts import calibrators
+    from cache_dit.caching.cache_contexts.cache_config import BasicCacheConfig, DBCacheConfig
+    from cache_dit.caching.cache_contexts.prune_config import DBPruneConfig
+
+    kinds = (BasicCacheConfig, DBCacheConfig, DBPruneConfig, calibrators.TaylorSeerCalibratorConfig)
+    kinds += (calibrators.FoCaCalibratorConfig, calibrators.DMDCalibratorConfig)
+    theirs = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    assert theirs <= SECTIONS["cache_config"].file_keys
+
+
+def test_every_backend_that_a_file_may_name_exists_here() -> None:
+    assert set(BACKENDS.values()) <= set(CHOICES)
+
+
 def test_words_of_yaml_mean_what_people_wrote() -> None:
     """``off`` is a word here, ``1e-3`` a number and ``010`` ten, unlike in YAML 1.1."""
     text = b"a: off\nb: 1e-3\nc: 010\nd: 2024-13-45\ne: 1:30\nf: .5\ng: -.inf\nh: ~\ni: True\nj: no"
@@ -113,7 +315,33 @@ def test_words_of_yaml_mean_what_people_wrote() -> None:
         (b"cache_config: [1, 2]", ["cache_config", "[1, 2]", "keys and values"]),
         (b"quantize_config: fp8", ["quantize_config", "'fp8'", "keys and values"]),
         (b"cash_config: {a: 1}", ["'cash_config'", "{'a': 1}", "cache_config, teacache_config"]),
-        (b"Fn_compute_blocks: 1", ["'Fn_compute_blocks'", "belongs into the section cache_config"]),
+        (
+            b"Fn_compute_blocks: 1\nattention_backend: native",
+            ["'Fn_compute_blocks'", "belongs into the section cache_config"],
+        ),
+        (b"Fn_compute_blocks: 1\nrdt: 0.1", ["cache_config: the key 'rdt'", "unknown"]),
+        (
+            b"max_warmup_steps: 2\nwarmup_steps: 3",
+            ["warmup_steps is an older name of max_warmup_steps"],
+        ),
+        (b"cache_config: {warmup_steps: many}", ["max_warmup_steps is 'many'", "whole number"]),
+        (b"cache_config: {taylorseer_kwargs: {n: 2}}", ["{'n': 2}", "n_derivatives"]),
+        (b"cache_config: {taylorseer_kwargs: {n_derivatives: 9}}", ["taylorseer_order is 9"]),
+        (
+            b"cache_config: {taylorseer_order: 1, taylorseer_kwargs: {n_derivatives: 2}}",
+            ["taylorseer_kwargs asks for taylorseer_order 2", "give one of them"],
+        ),
+        (b"cache_config: {calibrator_type: magic}", ["calibrator_type is 'magic'", "foca"]),
+        (b"cache_config: {enable_calibrator: 1}", ["enable_calibrator is 1", "true or false"]),
+        (
+            b"cache_config: {enable_taylorseer: false, enable_calibrator: true}",
+            ["enable_taylorseer is False and enable_calibrator True"],
+        ),
+        (b"calibrator_config: dmd", ["calibrator_config is 'dmd'", "keys and values"]),
+        (
+            b"calibrator_config: {taylorseer_order: 1}\ncache_config: {taylorseer_order: 2}",
+            ["calibrator_config and cache_config both give 'taylorseer_order'"],
+        ),
         (b"cache_config: {rel_l1_thresh: 1}", ["'rel_l1_thresh'", "belongs into teacache_config"]),
         (b"cache_config: {rdt: 0.1}", ["'rdt'", "0.1", "residual_diff_threshold"]),
         (b"cache_config: {residual_diff_threshold: high}", ["'high'", "a number"]),
@@ -132,7 +360,7 @@ def test_words_of_yaml_mean_what_people_wrote() -> None:
         (b"cache_config: {corrector: 1}", ["corrector is 1", "true or false"]),
         (b"teacache_config: {corrector: half}", ["corrector is 'half'", "true or false"]),
         (b"cache_config: {start_percent: 0.6, end_percent: 0.2}", ["0.6", "0.2", "below end"]),
-        (b"cache_config: {cache_type: DBPrune}", ["'DBPrune'", "DBCache"]),
+        (b"cache_config: {cache_type: NONE}", ["'NONE'", "DBCache"]),
         (b"cache_config: {steps_computation_mask: [0, 1]}", ["[0, 1]", "begins with 1"]),
         (b"cache_config: {steps_computation_mask: [1, 1]}", ["no 0"]),
         (b"cache_config: {steps_computation_mask: warp}", ["'warp'", "ultra"]),
