@@ -21,6 +21,7 @@ from .evaluation import BlockPlan, Evaluation, TapPoint
 from .families import Structure, Tap, describe
 from .forecast import Streams
 from .gates import installed
+from .lack_of_memory import recovery
 from .live import Guarded, Listener
 from .policies import Decision, RunInfo, Technique
 from .probing import probe
@@ -268,7 +269,10 @@ class SamplingRun:
         idle = structure.idle_blocks(call.network, target.plan.last)
         dropped: str | None = None
         try:
-            with installed(evaluation.gates_for(structure.blocks(call.network), idle)):
+            with (
+                installed(evaluation.gates_for(structure.blocks(call.network), idle)),
+                recovery(lambda: evaluation.holds or self._branches.holds(call.device)),
+            ):
                 output = call.execute()
         except Exception as error:
             dropped = self._branches.why_dropped(error, call.device, evaluation.holds)

@@ -194,7 +194,7 @@ def _ask_pytorch(
     mask: torch.Tensor | None,
     causal: bool,
 ) -> None:
-    """Raise RuntimeError where PyTorch says that a kernel of its cannot take a call.
+    """Raise RuntimeError where PyTorch says that one of its kernels cannot take a call.
 
     It knows what depends on the versions of cuDNN and of the device. Its answer is no, too, where
     somebody has switched the kernel off, perhaps another thread just now: then it says nothing
