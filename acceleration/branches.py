@@ -163,6 +163,7 @@ class Branches:
             seen = Seen(policy_signal)
             if isinstance(branch, Branch):
                 change = found[group.branches.index(branch)]
+                branch.comes_twice = branch.comes_twice or branch.position == position
                 if choice.jumped:
                     blocked = self._begin_anew(branch, change.track)
                 else:
@@ -273,7 +274,7 @@ class Branches:
         """
         if isinstance(error, StoreFullError):
             return str(error)
-        if not self._memory.is_out_of_memory(error) or not (held or self._tensors(device)):
+        if not self._memory.is_out_of_memory(error) or not (held or self.holds(device)):
             return None
         size = bytes_of(self._tensors(device)) / 2**20
         return (
@@ -281,6 +282,10 @@ class Branches:
             "rest of it was computed in full: residual_device cpu, calibrator none or a smaller "
             "picture needs less"
         )
+
+    def holds(self, device: torch.device) -> bool:
+        """Whether there is anything to free on a device."""
+        return bool(self._tensors(device))
 
     def free(self, device: torch.device) -> None:
         """Free everything that is remembered for a device; other threads have other devices."""

@@ -7,8 +7,11 @@ below the largest of their token by a thousandth of a scale. A token is the last
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
+
+from .lack_of_memory import is_out_of_memory
 
 FULL, BF16, FP8 = "full", "bf16", "fp8"
 STORAGES = (FULL, BF16, FP8)
@@ -19,6 +22,23 @@ FP8_MAX = torch.finfo(FP8_DTYPE).max
 
 CHUNK = 1 << 22
 """Elements that are brought to float32 at once."""
+
+
+@cache
+def coarsest_on(device: torch.device) -> str:
+    """The most compact storage that a device can write and read; not every one knows fp8.
+
+    It does not change while a process lives.
+    """
+    for storage in reversed(STORAGES[1:]):
+        try:
+            unpack(pack(torch.ones(1, 2, device=device), storage), torch.float32)
+        except (TypeError, RuntimeError) as problem:
+            if is_out_of_memory(problem):
+                raise  # says something about this moment, not about the device
+            continue
+        return storage
+    return FULL
 
 
 def shrinks(storage: str, tensor: torch.Tensor) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .compact import FP8, FULL, STORAGES, pack, packed_bytes, shrinks, unpack
+from .compact import FP8, FULL, STORAGES, coarsest_on, pack, packed_bytes, shrinks, unpack
 
 CPU = torch.device("cpu")
 
@@ -137,13 +137,14 @@ class ResidualStore:
         """Take a tensor that nobody else writes to.
 
         ``coarsest`` is the most compact storage it can bear: ``"fp8"``, ``"bf16"``, or ``"full"``
-        for its exact values.
+        for its exact values. Where the tensor's device has no fp8, none is chosen.
 
         Raises
         ------
         StoreFullError
             When no place has room for it.
         """
+        coarsest = min(coarsest, coarsest_on(tensor.device), key=STORAGES.index)
         choice, storage = self._choose(tensor, coarsest)
         parts = pack(tensor, storage)
         if choice.storage != FULL or coarsest != FULL or not self._held.used:

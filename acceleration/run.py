@@ -22,6 +22,7 @@ from .evaluation import BlockPlan, Evaluation, Look, Pass, TapPoint
 from .families import Structure, Tap, describe
 from .forecast import Streams
 from .gates import installed
+from .lack_of_memory import recovery
 from .live import Guarded, Listener
 from .policies import Decision, RunInfo, Technique
 from .probing import probe
@@ -405,7 +406,10 @@ class SamplingRun:
         evaluation = Evaluation(target.plan, decide, tap, course.begin_pass)
         idle = info.structure.idle_blocks(call.network, target.plan.last)
         try:
-            with installed(evaluation.gates_for(info.structure.blocks(call.network), idle)):
+            with (
+                installed(evaluation.gates_for(info.structure.blocks(call.network), idle)),
+                recovery(lambda: evaluation.holds or self._branches.holds(call.device)),
+            ):
                 output = model()
         except Exception as error:
             dropped = self._branches.why_dropped(

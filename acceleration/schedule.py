@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 
-
 BEYOND = 1.001
 """Schedulers come so near to the largest sigma of a model that rounding may lie above it."""
 

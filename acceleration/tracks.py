@@ -45,6 +45,8 @@ class Track:
     """The prediction in which it was met last."""
     met: int = 0
     """When it was met last, as a count of all meetings."""
+    comes_twice: bool = False
+    """Whether it was met again where it stood, as samplers with two evaluations a step do."""
     busy: bool = False
     """Whether an evaluation of it is under way (in another thread)."""
     shown: deque[float] = field(default_factory=lambda: deque(maxlen=SHOWN))
@@ -90,18 +92,18 @@ def choose(
         Place in the schedule.
     """
     change = {id(track): change for track, change in zip(tracks, changes, strict=True)}
-    free = [t for t in tracks if t.prediction != prediction and not t.busy]
-    # Where several pictures are walked side by side each comes once to a place, but for samplers
-    # that evaluate a place twice.
-    ahead = [t for t in free if t.position != position]
-    here = [t for t in free if t.position == position]
-    found = _pick(ahead, change, turn)
-    if found is not None and not found.jumps(change[id(found)]):
-        return Choice(found)
-    again = _pick([t for t in here if t.born != position], change, turn)
-    if again is not None and not again.jumps(change[id(again)]):
-        return Choice(again)
-    # A track does not go back in the schedule, nor does it leap while it stands.
+    # No picture comes back to where it began; who is there has begun a walk of its own.
+    free = [t for t in tracks if t.prediction != prediction and not t.busy and t.born < position]
+    # Of pictures that are walked side by side each comes once to a place, ...
+    found = _pick([t for t in free if t.position != position], change, turn)
+    again = _pick([t for t in free if t.position == position], change, turn)
+    # ... but with samplers that evaluate a place twice.
+    if found is not None and again is not None and any(t.comes_twice for t in tracks):
+        found, again = sorted((found, again), key=lambda t: change[id(t)])
+    for track in (found, again):
+        if track is not None and not track.jumps(change[id(track)]):
+            return Choice(track)
+    # A track does not leap back in the schedule, nor while it stands.
     if found is not None and found.turn == turn and found.position < position:
         return Choice(found, jumped=True)
     return Choice(None)

@@ -157,7 +157,7 @@ def second_pass(how: str) -> Callable[[Any, Who], Any]:
             options["transformer_options"]["weak"] = "on"
         elif how == "attention":
             options = comfy.model_patcher.set_model_options_patch_replace(
-                options, lambda q, *_, **__: q, "attn1", "double", 2
+                options.copy(), lambda q, *_, **__: q, "attn1", "double", 2
             )
         flag[0] = True
         who("weak")

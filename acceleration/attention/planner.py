@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import AccelerationError
+from ..lack_of_memory import can_be_freed, is_out_of_memory
 from .backend import Backend, Kernel
 from .call import Arguments, CallShape, shape_of
 from .device import DeviceFacts, facts_of
@@ -193,7 +194,12 @@ class Planner:
         return Plan(call, backend, found.kernel, limits.grouped), ""
 
     def _finding(self, backend: Backend, device: torch.device, dtype: torch.dtype) -> Finding:
-        found = finding(backend, device, dtype)
+        try:
+            found = finding(backend, device, dtype)
+        except Exception as problem:
+            if not is_out_of_memory(problem) or can_be_freed():
+                raise
+            found = Finding(None, "memory ran out while it was tried")
         with self._lock:
             if found.reason:
                 self._report.probes[backend.name] = found.reason
@@ -255,7 +261,8 @@ class Planner:
             )
             times = {name: round(ms, 4) for name, ms in outcome.milliseconds.items()}
             with self._lock:
-                self._memory[key] = {"backend": outcome.winner, "milliseconds": times}
+                if not outcome.starved:
+                    self._memory[key] = {"backend": outcome.winner, "milliseconds": times}
         with self._lock:
             self._report.choices[f"{state.device} {kind}"] = outcome.sentence()
             for name, why in outcome.dropped.items():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..lack_of_memory import is_out_of_memory
 from .backend import Backend, Kernel, is_installed
 from .device import facts_of
 from .registry import missing
@@ -57,7 +58,8 @@ def forget() -> None:
 def finding(backend: Backend, device: torch.device, dtype: torch.dtype) -> Finding:
     """The result of the probe, made at first use and kept while the process lives.
 
-    It is a fact about packages and the machine, not about a model or a run.
+    It is a fact about packages and the machine, not about a model or a run. A lack of memory is
+    none: it is raised, and the next call tries again.
     """
     key = (backend.name, device, dtype)
     with _lock:
@@ -84,6 +86,8 @@ def _try(backend: Backend, device: torch.device, dtype: torch.dtype) -> Finding:
         error = relative_error(backend, kernel, device, dtype, tokens, tokens)
         ragged = relative_error(backend, kernel, device, dtype, tokens, RAGGED_TOKENS)
     except Exception as problem:
+        if is_out_of_memory(problem):
+            raise  # says something about this moment, not about the package
         # A wheel for another CUDA or torch version fails in every way there is.
         return Finding(None, f"does not work here ({type(problem).__name__}: {_first(problem)})")
     limit = backend.tolerance if backend.tolerance is not None else TOLERANCE.get(dtype, 3e-2)

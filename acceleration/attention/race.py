@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..lack_of_memory import can_be_freed, is_out_of_memory
 from ..timing import Span
 from .backend import Backend
 from .call import CallShape
@@ -80,6 +81,8 @@ class Outcome:
     milliseconds: dict[str, float] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     remembered: bool = False
+    starved: bool = False
+    """Memory ran out for somebody, which may be otherwise the next time."""
 
     def sentence(self) -> str:
         """The choice in words."""
@@ -114,10 +117,15 @@ def race(
     dropped: dict[str, str] = {}
     reference: torch.Tensor | None = None
     running: list[str] = []
+    starved = False
     for name in candidates:
         try:
             out = run(name)
         except Exception as problem:
+            if is_out_of_memory(problem):
+                if can_be_freed():
+                    raise
+                starved = True
             dropped[name] = f"failed ({type(problem).__name__}: {str(problem)[:200]})"
             continue
         if reference is None:
@@ -140,7 +148,7 @@ def race(
             best[name] = min(best[name], span.stop().seconds())
     fastest = min(running, key=lambda name: best[name])
     winner = fastest if best[fastest] <= MARGIN * best[running[0]] else running[0]
-    return Outcome(winner, {name: 1000 * s for name, s in best.items()}, dropped)
+    return Outcome(winner, {name: 1000 * s for name, s in best.items()}, dropped, starved=starved)
 
 
 def _relative(out: torch.Tensor, reference: torch.Tensor) -> float:

@@ -37,6 +37,8 @@ class AttentionReport:
     probes: dict[str, str] = field(default_factory=dict)
     """What trying a backend brought: its error, or why it cannot be used."""
     notices: list[str] = field(default_factory=list)
+    failed: str = ""
+    """What went wrong in this pack itself, the first time; empty when nothing did."""
     seconds: float = 0.0
     outcome: str = "running"
 
@@ -68,8 +70,21 @@ class AttentionReport:
         if sentence not in self.notices:
             self.notices.append(sentence)
 
+    def fault(self, problem: Exception) -> None:
+        """Say that something went wrong in this pack itself; the first time does."""
+        if self.failed:
+            return
+        lines = str(problem).strip().splitlines() or ["no message"]
+        self.failed = (
+            f"something in this node went wrong ({type(problem).__name__}: {lines[0][:200]}), so "
+            "ComfyUI's own attention computed in its place"
+        )
+        self.notice(self.failed)
+
     def sentence(self) -> str:
         """Who computed how many calls, and why not the chosen one."""
+        if not self.calls and self.failed:
+            return f"Attention Backend ({self.backend}): {self.failed}."
         if not self.calls:
             return (
                 f"Attention Backend ({self.backend}): no attention call was seen; this model's "

@@ -9,11 +9,16 @@ from typing import Any
 
 import torch
 
+from ..errors import AccelerationError
+from ..lack_of_memory import can_be_freed, is_out_of_memory
 from .call import Arguments
 from .planner import DeviceState, Host, HostCall, Plan, Planner
 from .race import Memory
 from .report import AttentionReport
 from .settings import AttentionSettings
+
+FAILED = "this node failed on it"
+"""The reason of calls in which something went wrong in this pack; the report says what."""
 
 
 class AttentionRun:
@@ -39,7 +44,11 @@ class AttentionRun:
         self.report = AttentionReport(asdict(settings))
         self.memory: Memory = {} if memory is None else memory
         self._planner = Planner(settings, self.report, self.memory, previous is None)
-        self._previous = previous
+        self.previous = previous
+        self.closed = False
+        """Whether the run is over; a call that comes late is the host's and is not counted."""
+        self.given_up = False
+        self._thread = threading.local()
         self._devices: dict[torch.device, DeviceState] = {}
         self._lock = threading.Lock()
         self._began = time.perf_counter()
@@ -63,58 +72,113 @@ class AttentionRun:
         """Say whether the evaluation that now begins on a device is meant (empty) or why not."""
         self._state(device).outside = outside
 
+    def give_up(self, problem: Exception) -> None:
+        """Leave all calls to the host from now on, because something went wrong in this pack."""
+        self.given_up = True
+        self.report.fault(problem)
+
     def attend(self, host: Host, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
         """Compute one attention call.
+
+        What goes wrong here never harms a picture: the host's function computes the call, and the
+        report says so once.
 
         Parameters
         ----------
         host
             The host's own function for it, which would have been called without us.
+
+        Raises
+        ------
+        AccelerationError
+            When the chosen backend cannot take it and ``on_unsupported`` is ``error``.
         """
+        if self._asking():
+            # The override that was there before us asks us in turn.
+            return host(*args, **kwargs)
+        if self.closed:
+            return self._ask_host(host, args, kwargs)
+        try:
+            out = self._served(host, args, kwargs)
+        except Exception as problem:
+            if self._must_pass(problem):
+                raise
+            self.report.fault(problem)
+            self._pass(None, FAILED)
+            out = None
+        return self._ask_host(host, args, kwargs) if out is None else out
+
+    def _served(
+        self, host: Host, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> torch.Tensor | None:
+        """The result, or None for a call that is the host's."""
+        if self.given_up:
+            self._pass(None, FAILED)
+            return None
         try:
             a = Arguments.of(args, kwargs)
         except (KeyError, ValueError, TypeError):
-            return self._leave(None, "its arguments are not understood", host, args, kwargs)
+            self._pass(None, "its arguments are not understood")
+            return None
         state = self._devices.get(a.q.device) or self._state(a.q.device)
         left = state.outside or (self._not_meant(a, kwargs) if self._picky else "")
         if left:
-            return self._leave(state, left, host, args, kwargs)
+            self._pass(state, left)
+            return None
         key = a.signature(kwargs)
         plan = state.plans.get(key)
         if plan is None:
-            plan = self._planner.plan(state, a, HostCall(host, args, kwargs))
-            state.plans[key] = plan
+            plan = state.plans[key] = self._plan(state, a, HostCall(host, args, kwargs))
         while plan.backend is not None:
             try:
                 out = plan.compute(a)
             except Exception as problem:
+                if self._must_pass(problem):
+                    raise
                 self._planner.failed(state, plan, problem)
-                plan = self._planner.plan(state, a, HostCall(host, args, kwargs))
-                state.plans[key] = plan
-                continue
-            plan.calls += 1
-            return out
+            else:
+                plan.calls += 1
+                return out
+            # Not before: the error's traceback kept the kernel's tensors alive.
+            plan = state.plans[key] = self._plan(state, a, HostCall(host, args, kwargs))
         plan.calls += 1
-        return self._ask_host(host, args, kwargs)
+        return None
 
-    def _leave(
-        self,
-        state: DeviceState | None,
-        reason: str,
-        host: Host,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> torch.Tensor:
+    def _plan(self, state: DeviceState, a: Arguments, asked: HostCall) -> Plan:
+        """A plan; where making one goes wrong, that calls like this one are the host's."""
+        try:
+            return self._planner.plan(state, a, asked)
+        except Exception as problem:
+            if self._must_pass(problem):
+                raise
+            self.report.fault(problem)
+            return Plan(reason=FAILED)
+
+    @staticmethod
+    def _must_pass(problem: Exception) -> bool:
+        """Whether an error is for others: a sentence for the person, or memory they can free."""
+        if isinstance(problem, AccelerationError):
+            return True
+        return is_out_of_memory(problem) and can_be_freed()
+
+    def _pass(self, state: DeviceState | None, reason: str) -> None:
         passed = (state or self._state(torch.device("cpu"))).passed
         passed[reason] = passed.get(reason, 0) + 1
-        return self._ask_host(host, args, kwargs)
 
     def _ask_host(self, host: Host, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
         if not self.report.host_function:
             self.report.host_function = HostCall(host, args, kwargs).name
-        if self._previous is not None:
-            return self._previous(host, *args, **kwargs)
-        return host(*args, **kwargs)
+        if self.previous is None:
+            return host(*args, **kwargs)
+        self._thread.asking = True
+        try:
+            return self.previous(host, *args, **kwargs)
+        finally:
+            self._thread.asking = False
+
+    def _asking(self) -> bool:
+        """Whether this thread is inside the override that was there before us."""
+        return self.previous is not None and getattr(self._thread, "asking", False)
 
     def _not_meant(self, a: Arguments, kwargs: dict[str, Any]) -> str:
         """Why a call lies outside the chosen kinds and blocks; empty when it does not."""
@@ -141,6 +205,7 @@ class AttentionRun:
     def close(self, finished: bool) -> AttentionReport:
         """Count up, forget everything else, and return the report."""
         report = self.report
+        self.closed = True
         report.seconds = time.perf_counter() - self._began
         report.outcome = "finished" if finished else "interrupted"
         for state in self._devices.values():

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..attention import AttentionReport, AttentionRun, AttentionSettings, class_of
 from ..configuration import Resolved
 from ..environment import lossy_locked
+from ..errors import AccelerationError
 from ..gates import untraced
 from .levers import argument, lever_of, put, require_model
 from .live import send_text
@@ -67,10 +71,27 @@ class AttentionAttachment:
         """OUTER_SAMPLE: the override is there from here to the end, whatever happens inside."""
         guider = executor.class_obj
         options = guider.model_options.setdefault("transformer_options", {})
-        previous = options.get(OVERRIDE)
+        try:
+            run = self._open(guider.model_patcher, options)
+        except AccelerationError:
+            raise
+        except Exception as problem:
+            log.warning("Attention Backend could not start.", exc_info=True)
+            self.last_report = AttentionReport(asdict(self.settings))
+            self.last_report.fault(problem)
+            return executor(*args, **kwargs)
+        finished = False
+        try:
+            output = executor(*args, **kwargs)
+            finished = True
+            return output
+        finally:
+            run.take_out(options)
+            self._tell(run, finished)
+
+    def _open(self, patcher: Any, options: dict[str, Any]) -> PlacedRun:
         memory = _read_choices() if self.settings.backend == "auto" else {}
-        known = dict(memory)
-        run = AttentionRun(self.settings, previous, memory)
+        run = PlacedRun(self.settings, options, memory)
         if self.resolved is not None:
             run.report.origins = dict(self.resolved.origins)
             for notice in self.resolved.notices:
@@ -79,40 +100,96 @@ class AttentionAttachment:
             run.report.notice(
                 f"this node replaced {self.replaced}, set on the same model before it"
             )
-        patcher = guider.model_patcher
         run.check(patcher.load_device, patcher.model.get_dtype_inference())
-        options[ATTENTION_KEY], options[OVERRIDE] = run, untraced(override)
-        finished = False
+        run.put_in(options)
+        return run
+
+    def _tell(self, run: PlacedRun, finished: bool) -> None:
+        """Report a run that is over; sampling has its picture, whatever happens here."""
+        self.last_report = run.report
         try:
-            output = executor(*args, **kwargs)
-            finished = True
-            return output
-        finally:
-            options.pop(ATTENTION_KEY, None)
-            if previous is None:
-                options.pop(OVERRIDE, None)
-            else:
-                options[OVERRIDE] = previous
             self.last_report = run.close(finished)
             log.info("%s", self.last_report.sentence())
             send_text(self.node_id, self.last_report.sentence())
-            if memory != known:
-                _write_choices(memory)
+            if run.memory != run.known:
+                _write_choices(dict(run.memory))
+        except Exception as problem:
+            log.warning("Attention Backend could not finish its report.", exc_info=True)
+            run.report.fault(problem)
 
     def apply_model(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: ``(x, t, c_concat, c_crossattn, control, transformer_options, …)``."""
         options = argument(args, kwargs, 5, "transformer_options", {})
         run: AttentionRun | None = options.get(ATTENTION_KEY)
         if run is not None and "sigmas" in options:
-            sampling = executor.class_obj.model_sampling
-            sigma = float(options["sigmas"].flatten()[0])
-            outside = ""
-            if sigma > float(sampling.percent_to_sigma(self.settings.start_percent)):
-                outside = "it is before start_percent"
-            elif sigma < float(sampling.percent_to_sigma(self.settings.end_percent)):
-                outside = "it is after end_percent"
-            run.begin_evaluation(args[0].device, outside)
+            try:
+                sampling = executor.class_obj.model_sampling
+                outside = self._outside(sampling, float(options["sigmas"].flatten()[0]))
+                run.begin_evaluation(args[0].device, outside)
+            except Exception as problem:
+                run.give_up(problem)
         return executor(*args, **kwargs)
+
+    def _outside(self, sampling: Any, sigma: float) -> str:
+        """Why a sigma is not meant; empty when it is."""
+        if sigma > float(sampling.percent_to_sigma(self.settings.start_percent)):
+            return "it is before start_percent"
+        if sigma < float(sampling.percent_to_sigma(self.settings.end_percent)):
+            return "it is after end_percent"
+        return ""
+
+
+class PlacedRun(AttentionRun):
+    """A run and its place in ``transformer_options``, which it may share with other runs.
+
+    Runs within runs (a node that samples while another one does) and runs of threads with one
+    guider come and go in any order. Each takes out only itself, and what was there before the
+    first of them is there again after the last.
+    """
+
+    def __init__(
+        self, settings: AttentionSettings, options: dict[str, Any], memory: dict[str, Any]
+    ) -> None:
+        previous = options.get(OVERRIDE)
+        if previous is untraced(override):
+            # Ours serves whoever stands in the options: behind it is what the run there found.
+            previous = getattr(options.get(ATTENTION_KEY), "previous", None)
+        super().__init__(settings, previous, memory)
+        self.known = dict(memory)
+        self._outer: PlacedRun | None = None
+        self._replaced: Any = None
+
+    def put_in(self, options: dict[str, Any]) -> None:
+        """Stand in the options from now on."""
+        with _placing:
+            self._outer, self._replaced = options.get(ATTENTION_KEY), options.get(OVERRIDE)
+            options[ATTENTION_KEY], options[OVERRIDE] = self, untraced(override)
+
+    def take_out(self, options: dict[str, Any]) -> None:
+        """Stand there no more; calls that still come are the host's."""
+        with _placing:
+            self.closed = True
+            if options.get(ATTENTION_KEY) is not self:
+                return  # a run that came later stands there, and will find this one closed
+            first = self
+            while first._outer is not None and first._outer.closed:
+                first = first._outer
+            _set(options, ATTENTION_KEY, first._outer)
+            left = first._replaced
+            if first._outer is None and left is untraced(override):
+                left = None
+            _set(options, OVERRIDE, left)
+
+
+_placing = threading.Lock()
+"""Held while a run steps into options or out of them, never while anything is computed."""
+
+
+def _set(options: dict[str, Any], key: str, value: Any) -> None:
+    if value is None:
+        options.pop(key, None)
+    else:
+        options[key] = value
 
 
 def attach_attention(
@@ -177,7 +254,8 @@ def _read_choices() -> dict[str, dict[str, Any]]:
 def _write_choices(memory: dict[str, dict[str, Any]]) -> None:
     """Write choices; a half-written file never takes the place of a whole one."""
     path = choices_file()
-    part = path.with_suffix(".part")
+    # Two runs may end at once.
+    part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Another run may have added to it meanwhile.

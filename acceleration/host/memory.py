@@ -17,6 +17,7 @@ import torch
 
 from ..compact import BF16, FP8
 from ..families import Structure
+from ..lack_of_memory import is_out_of_memory
 
 CPU_SHARE = 0.5
 """Share of the free CPU memory that residuals may take; pinned memory cannot be swapped out, and
@@ -65,13 +66,9 @@ class HostMemory:
         """Whether an error says that memory ran out, on a device or on the CPU."""
         import comfy.model_management
 
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-            return True
-        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
-            return True
         # From 0.18 on the host knows the errors that CUDA reports late, and clears them.
         is_oom = getattr(comfy.model_management, "is_oom", None)
-        return is_oom is not None and bool(is_oom(error))
+        return (is_oom is not None and bool(is_oom(error))) or is_out_of_memory(error)
 
     def prepare(self, mode: str, needed: int, one: int, load: Callable[[], Any]) -> Any:
         """Load models while the host counts residuals as part of what sampling needs.

@@ -7,6 +7,7 @@ from typing import Any
 import attention_calls as calls
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dit_acceleration_pack.acceleration.attention import (
     BACKENDS,
@@ -77,3 +78,49 @@ def test_auto_races_on_the_device() -> None:
     assert torch.cuda.get_device_name() in key
     assert kept["backend"] != "default" and len(kept["milliseconds"]) > 1
     assert any("default left the race: differs by" in n for n in run.close(True).notices)
+
+
+PINNED = {
+    "sdpa_flash": SDPBackend.FLASH_ATTENTION,
+    "sdpa_cudnn": SDPBackend.CUDNN_ATTENTION,
+    "sdpa_efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "sdpa_math": SDPBackend.MATH,
+}
+
+
+@pytest.mark.parametrize("backend", PINNED)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("head_size", [40, 63, 64, 128, 256])
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_kernels_called_directly_give_what_sdpa_pinned_does(
+    backend: str, dtype: torch.dtype, head_size: int, kv_heads: int
+) -> None:
+    """And refuse what it refuses, but for masks of another dtype and groups, which they prepare."""
+    kernel = BACKENDS[backend].load()
+    q, k, v = on_gpu(
+        *calls.made(2, 4, 130, 130, head_size, kv_heads=kv_heads, dtype=dtype, heads_first=False)
+    )
+    q = q.unflatten(2, (4, head_size)).transpose(1, 2)
+    k, v = (t.unflatten(2, (kv_heads, head_size)).transpose(1, 2) for t in (k, v))
+    if backend == "sdpa_efficient" and kv_heads != 4:
+        k, v = (t.repeat_interleave(2, dim=1) for t in (k, v))
+    grouped = k.shape[1] != 4
+    for mask in calls.masks(2, 4, 130, 130).values():
+        (mask,) = on_gpu(mask)
+        while mask is not None and mask.ndim < 4:
+            mask = mask.unsqueeze(0 if mask.ndim == 2 else 1)
+        if mask is not None and mask.dtype != torch.bool:
+            mask = mask.to(dtype)
+        for scale, causal in ((None, False), (0.2, False), (None, mask is None)):
+            with torch.inference_mode():
+                try:
+                    with sdpa_kernel(PINNED[backend]):
+                        exact = torch.nn.functional.scaled_dot_product_attention(
+                            q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=grouped
+                        )
+                except RuntimeError:
+                    with pytest.raises(RuntimeError):
+                        kernel(q, k, v, mask, scale, causal)
+                    continue
+                out = kernel(q, k, v, mask, scale, causal)
+            assert relative_error(out, exact.float()) < 1e-3 * TOLERANCE[dtype]

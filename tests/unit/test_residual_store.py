@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
+from dit_acceleration_pack.acceleration import compact
 from dit_acceleration_pack.acceleration.compact import FP8_MAX, pack, packed_bytes, unpack
 from dit_acceleration_pack.acceleration.forecast import make_forecast
 from dit_acceleration_pack.acceleration.residual_store import (
@@ -115,6 +117,42 @@ def test_the_budget_holds_when_more_is_kept_than_was_announced() -> None:
     assert store.placement == "cpu, then cpu (bf16), then cpu (fp8)"
     assert store.held(CPU) == sum(bytes_of(list(k.tensors)) for k in kept)
     assert budget - store.held(CPU) < BYTES["fp8"]
+
+
+@pytest.fixture
+def no_fp8(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The CPU as a device without fp8, such as Apple's GPUs."""
+
+    def unknown(tensor: torch.Tensor) -> Any:
+        raise TypeError("Trying to convert Float8_e4m3fn to a backend without support for it")
+
+    monkeypatch.setattr(compact, "_to_fp8", unknown)
+    compact.coarsest_on.cache_clear()
+    yield
+    compact.coarsest_on.cache_clear()
+
+
+@pytest.mark.parametrize("mode", ["auto", "gpu_fp8", "cpu_fp8"])
+def test_a_device_without_fp8_gets_none(no_fp8: None, mode: str) -> None:
+    """Not as auto's last resort either, when nothing has room for everything."""
+    store = ResidualStore(mode, lambda _: 2 * BYTES["bf16"], 4)
+    kept = [store.put(hidden(seed)) for seed in range(2)]
+    assert [k.tensors[0].dtype for k in kept] == [torch.bfloat16] * 2
+    assert store.placement == "cpu (bf16)"
+    if mode == "auto":
+        with pytest.raises(StoreFullError):
+            store.put(hidden())
+
+
+def test_a_lack_of_memory_does_not_take_fp8_from_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def starved(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("simulated")
+
+    compact.coarsest_on.cache_clear()
+    with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(compact, "_to_fp8", starved)
+        compact.coarsest_on(CPU)
+    assert compact.coarsest_on(CPU) == "fp8"
 
 
 def test_what_the_user_chose_has_no_budget() -> None:

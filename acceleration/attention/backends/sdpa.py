@@ -1,29 +1,35 @@
-"""PyTorch's scaled_dot_product_attention, free to choose or pinned to one of its kernels.
+"""PyTorch's scaled_dot_product_attention, free to choose or one of its kernels.
 
 Limits: the checks in PyTorch's ``aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`` and, for
 the CPU, ``…/transformers/sdp_utils_cpp.cpp``, as of 2.7 to 2.11.
+
+A chosen kernel is called as its operator (``torch._scaled_dot_product_…``), with the arguments that
+``scaled_dot_product_attention`` (``…/transformers/attention.cpp``) would give it. The way by
+``torch.nn.attention.sdpa_kernel`` turns switches that belong to the whole process: what another
+thread computes meanwhile finds its kernels switched off.
 """
 
 from __future__ import annotations
 
-import threading
+import math
 from collections.abc import Callable
+from functools import cache
 
 import torch
-from torch.backends import cuda as switches
-from torch.nn.functional import scaled_dot_product_attention
+from torch.backends import cuda as checks
+from torch.nn.functional import pad, scaled_dot_product_attention
 
-from ..backend import Backend, Kernel
+from ..backend import Backend
 from ..limits import FLOATS, HALF, Limits
 
-_KERNELS: dict[str, tuple[Callable[[], bool], Callable[[bool], None]]] = {
-    "flash": (switches.flash_sdp_enabled, switches.enable_flash_sdp),
-    "efficient": (switches.mem_efficient_sdp_enabled, switches.enable_mem_efficient_sdp),
-    "math": (switches.math_sdp_enabled, switches.enable_math_sdp),
-    "cudnn": (switches.cudnn_sdp_enabled, switches.enable_cudnn_sdp),
-}
-# PyTorch's switches are the process's, not the thread's: with several GPUs two threads pin at once.
-_lock = threading.Lock()
+ALIGNMENT = 8
+"""Elements to which the flash kernel's head size and the rows of the memory-efficient kernel's
+masks are filled up."""
+
+FINITE_HIDDEN = -65504.0
+"""What hides a key from cuDNN before 9.10, which gives no numbers for a row of nothing but
+``-inf``. Later versions want ``-inf``: to them this is a number like others (PyTorch's pull request
+177868)."""
 
 
 def _free(
@@ -45,37 +51,168 @@ def _free(
     )
 
 
-def _pinned(wanted: str) -> Kernel:
-    """SDPA with one kernel allowed; it raises RuntimeError where that one cannot serve.
+def _flash(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float | None,
+    causal: bool,
+) -> torch.Tensor:
+    q, k, v = _adjacent(q, k, v)
+    if _is_cpu(q):
+        out, _ = torch._scaled_dot_product_flash_attention_for_cpu(
+            q, k, v, 0.0, causal, attn_mask=_added(mask, q), scale=scale
+        )
+        return out
+    if mask is not None:
+        raise RuntimeError("PyTorch's flash kernel takes no mask on this device")
+    _ask_pytorch("flash", q, k, v, None, causal)
+    size = q.shape[3]
+    # Zeros behind a head change no product, but the scale is that of the real size.
+    scale = size**-0.5 if scale is None else scale
+    missing = -size % ALIGNMENT
+    if missing:
+        q, k, v = (pad(t, (0, missing)) for t in (q, k, v))
+    out = torch._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)[0]
+    return out[..., :size] if missing else out
 
-    ``torch.nn.attention.sdpa_kernel`` does the same and takes 16 µs for it (measured), which is
-    most of what a call may cost here.
+
+def _efficient(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float | None,
+    causal: bool,
+) -> torch.Tensor:
+    q, k, v = _adjacent(q, k, v)
+    if k.shape[1] != q.shape[1]:
+        repeats = q.shape[1] // k.shape[1]
+        k, v = (t.repeat_interleave(repeats, dim=1) for t in (k, v))
+    _ask_pytorch("mem_efficient", q, k, v, mask, causal)
+    bias = None if mask is None else _aligned(_bias(mask, q, k.shape[2]), q, k.shape[2])
+    out: torch.Tensor = torch._scaled_dot_product_efficient_attention(
+        q, k, v, bias, _backward_follows(q, k, v), 0.0, causal, scale=scale
+    )[0]
+    return out
+
+
+def _cudnn(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float | None,
+    causal: bool,
+) -> torch.Tensor:
+    q, k, v = _adjacent(q, k, v)
+    _ask_pytorch("cudnn", q, k, v, mask, causal)
+    bias = None if mask is None else _bias(mask, q, k.shape[2], _hidden_from_cudnn())
+    out: torch.Tensor = torch._scaled_dot_product_cudnn_attention(
+        q, k, v, bias, _backward_follows(q, k, v), 0.0, causal, False, scale=scale
+    )[0]
+    return out
+
+
+def _math(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float | None,
+    causal: bool,
+) -> torch.Tensor:
+    grouped = k.shape[1] != q.shape[1]
+    if q.device.type == "mps":
+        # All that there is on Apple's GPUs, behind an operator that differs by version.
+        return scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped
+        )
+    out: torch.Tensor = torch._scaled_dot_product_attention_math(
+        q, k, v, _added(mask, q), 0.0, causal, None, scale=scale, enable_gqa=grouped
+    )[0]
+    return out
+
+
+# ------------------------------------------------------------------ what the operators want
+
+
+def _is_cpu(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
+def _adjacent(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Tensors whose last elements lie side by side; the kernel for the CPU does not look."""
+    return tuple(t if t.stride(-1) == 1 else t.contiguous() for t in tensors)
+
+
+def _added(
+    mask: torch.Tensor | None, q: torch.Tensor, hidden: float = -math.inf
+) -> torch.Tensor | None:
+    """A mask to be added to the scores: the operators would take true and false for 1 and 0."""
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, hidden)
+
+
+def _bias(
+    mask: torch.Tensor, q: torch.Tensor, kv_tokens: int, hidden: float = -math.inf
+) -> torch.Tensor:
+    """A mask in the dtype of the queries, ``[B or 1, H or 1, Lq or 1, Lk]`` with adjacent keys.
+
+    cuDNN reads whatever bytes it is given in the dtype of the queries.
     """
+    added = _added(mask, q, hidden)
+    assert added is not None
+    added = added.to(q.dtype).expand(-1, -1, -1, kv_tokens)
+    return added if added.stride(3) == 1 else added.contiguous()
 
-    def pinned(
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        mask: torch.Tensor | None,
-        scale: float | None,
-        causal: bool,
-    ) -> torch.Tensor:
-        grouped = k.shape[1] != q.shape[1]
-        with _lock:
-            before = {name: enabled() for name, (enabled, _) in _KERNELS.items()}
-            try:
-                for name, (_, enable) in _KERNELS.items():
-                    if before[name] != (name == wanted):
-                        enable(name == wanted)
-                return scaled_dot_product_attention(
-                    q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped
-                )
-            finally:
-                for name, (_, enable) in _KERNELS.items():
-                    if before[name] != (name == wanted):
-                        enable(before[name])
 
-    return pinned
+def _aligned(bias: torch.Tensor, q: torch.Tensor, kv_tokens: int) -> torch.Tensor:
+    """A bias whose rows begin at multiples of 8 elements, expanded to ``[B, H, Lq, Lk]``."""
+    if any(step % ALIGNMENT for step in bias.stride()[:3]):
+        bias = pad(bias, (0, -kv_tokens % ALIGNMENT)).contiguous()[..., :kv_tokens]
+    return bias.expand(q.shape[0], q.shape[1], q.shape[2], kv_tokens)
+
+
+@cache
+def _hidden_from_cudnn() -> float:
+    return -math.inf if (torch.backends.cudnn.version() or 0) >= 91000 else FINITE_HIDDEN
+
+
+def _backward_follows(*tensors: torch.Tensor) -> bool:
+    """Whether the kernel must keep what its gradient needs."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def _ask_pytorch(
+    name: str,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    causal: bool,
+) -> None:
+    """Raise RuntimeError where PyTorch says that one of its kernels cannot take a call.
+
+    It knows what depends on the versions of cuDNN and of the device. Its answer is no, too, where
+    somebody has switched the kernel off, perhaps another thread just now: then it says nothing
+    about the call, and the operator's own checks must do. So a no counts twice or not at all.
+    """
+    enabled, can_use = _CHECKS[name]
+    asked = checks.SDPAParams(q, k, v, mask, 0.0, causal, k.shape[1] != q.shape[1])
+    for _ in range(2):
+        if not enabled() or can_use(asked):
+            return
+    raise RuntimeError(f"PyTorch's own checks refuse this call for its {name} kernel")
+
+
+_CHECKS: dict[str, tuple[Callable[[], bool], Callable[..., bool]]] = {
+    "flash": (checks.flash_sdp_enabled, checks.can_use_flash_attention),
+    "mem_efficient": (checks.mem_efficient_sdp_enabled, checks.can_use_efficient_attention),
+    "cudnn": (checks.cudnn_sdp_enabled, checks.can_use_cudnn_attention),
+}
 
 
 _GPU = frozenset({"cuda", "rocm"})
@@ -101,7 +238,7 @@ BACKENDS = (
             grouped=True,
         ),
         limits_elsewhere={"cpu": Limits(dtypes=FLOATS | {torch.float64})},
-        load=lambda: _pinned("flash"),
+        load=lambda: _flash,
         order=41,
     ),
     Backend(
@@ -114,22 +251,23 @@ BACKENDS = (
             head_size=256,
             head_multiple=8,
             grouped=True,
+            least_kv_tokens=2,
         ),
-        load=lambda: _pinned("cudnn"),
+        load=lambda: _cudnn,
         order=42,
     ),
     Backend(
         name="sdpa_efficient",
         title="PyTorch SDPA, memory-efficient kernel",
         limits=Limits(devices=_GPU, capability=(5, 0), dtypes=FLOATS, value_size_differs=True),
-        load=lambda: _pinned("efficient"),
+        load=lambda: _efficient,
         order=43,
     ),
     Backend(
         name="sdpa_math",
         title="PyTorch SDPA, plain mathematics (slow, needs queries x keys memory)",
         limits=Limits(grouped=True, value_size_differs=True, causal_rectangle=True),
-        load=lambda: _pinned("math"),
+        load=lambda: _math,
         races=False,
         order=44,
     ),
