@@ -6,6 +6,7 @@ in it.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -408,7 +409,7 @@ class SamplingRun:
         try:
             with (
                 installed(evaluation.gates_for(info.structure.blocks(call.network), idle)),
-                recovery(lambda: evaluation.holds or self._branches.holds(call.device)),
+                recovery(functools.partial(self._holds, evaluation, call.device)),
             ):
                 output = model()
         except Exception as error:
@@ -433,6 +434,10 @@ class SamplingRun:
         # Not before: the error's traceback kept the tensors of the evaluation alive.
         del evaluation
         return self._recompute(course, model, sentence, reason)
+
+    def _holds(self, evaluation: Evaluation, device: torch.device) -> bool:
+        """Whether memory of a device can be freed by dropping what is remembered."""
+        return evaluation.holds or self._branches.holds(device)
 
     def _decide(self, course: Course, look: Look, info: RunInfo) -> Streams | None:
         """Choose for one call of the network: the residual to put in place, or None."""

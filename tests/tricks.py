@@ -6,6 +6,7 @@ know which residual may be used where. All work on the demo FLUX.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,7 +139,7 @@ def network_wrapper(calls: int) -> Callable[[Any, Who], Any]:
     return build
 
 
-def second_pass(how: str) -> Callable[[Any, Who], Any]:
+def second_pass(how: str, scale: float = 0.3) -> Callable[[Any, Who], Any]:
     """Guidance away from a pass with a weaker network, by the ways that packs have for it."""
     flag = [False]
 
@@ -168,7 +169,7 @@ def second_pass(how: str) -> Callable[[Any, Who], Any]:
         finally:
             flag[0] = False
             who("strong")
-        return args["denoised"] + 0.7 * (args["cond_denoised"] - weak)
+        return args["denoised"] + scale * (args["cond_denoised"] - weak)
 
     def build(model: Any, who: Who) -> Any:
         patched = model.clone()
@@ -204,7 +205,7 @@ def walks(cfg: float, heun: bool = False) -> Callable[[Bench, Who], dict[str, An
 
         def walk(model: Any, x: torch.Tensor, sigmas: Any, extra_args: Any, **_: Any) -> Any:
             pictures, ones = {"one": x, "other": x.flip(-1).clone()}, x.new_ones(len(x))
-            for sigma, target in zip(sigmas[:-1], sigmas[1:], strict=True):
+            for sigma, target in itertools.pairwise(sigmas):
                 for name, at in pictures.items():
                     who(name)
                     slope = (at - model(at, sigma * ones, **extra_args)) / sigma

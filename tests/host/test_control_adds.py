@@ -93,7 +93,7 @@ def test_residuals_are_not_zero(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     def spy(self: Any, stack: Any, output: Any) -> None:
         capture(self, stack, output)
         seen.append(
-            min(float(self.signal.abs().mean()), float(self.residual["image"].abs().mean()))
+            min(float(self.now.signal.abs().mean()), float(self.now.residual["image"].abs().mean()))
         )
 
     monkeypatch.setattr(evaluation, "_capture", spy)

@@ -170,8 +170,8 @@ def test_residuals_are_not_zero(built: Built, monkeypatch: pytest.MonkeyPatch) -
 
     def spy(self: Any, stack: Any, output: Any) -> None:
         capture(self, stack, output)
-        seen.extend(float(tensor.abs().mean()) for tensor in self.residual.values())
-        seen.append(float(self.signal.abs().mean()))
+        seen.extend(float(tensor.abs().mean()) for tensor in self.now.residual.values())
+        seen.append(float(self.now.signal.abs().mean()))
 
     monkeypatch.setattr(evaluation, "_capture", spy)
     settings = {"Bn_compute_blocks": 1} if built.has_last_blocks else {}

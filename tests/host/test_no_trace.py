@@ -101,8 +101,8 @@ def test_no_cached_tensor_survives(
 
     def spy(self: Any, stack: Any, output: Any) -> None:
         take(self, stack, output)
-        kept.append(weakref.ref(self.signal))
-        kept.extend(weakref.ref(value) for value in self.residual.values())
+        kept.append(weakref.ref(self.now.signal))
+        kept.extend(weakref.ref(value) for value in self.now.residual.values())
 
     monkeypatch.setattr(evaluation, "_capture", spy)
     model = tm.make_model("flux")
