@@ -153,16 +153,16 @@ class Evaluation:
         self.passes: list[Pass] = []
         self.failure: Exception | None = None
         """What went wrong in our own work."""
+        # Read by the handlers, which call nothing of ours that is not guarded.
+        self.skips = False
+        """Whether blocks are handed through now."""
+        self.undecided = False
+        """Whether the tap inside the first block is still to be reached."""
 
     @property
     def now(self) -> Pass:
         """The pass that has begun last."""
         return self.passes[-1]
-
-    @property
-    def skips(self) -> bool:
-        """Whether blocks are handed through now."""
-        return bool(self.passes) and self.now.skipped
 
     @property
     def holds(self) -> bool:
@@ -292,7 +292,7 @@ def _run_input_tap(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    if evaluation.passes and evaluation.now.entry is not None:
+    if evaluation.undecided:
         settle(evaluation, kwargs[tap.keyword] if tap.keyword in kwargs else args[0])
         if evaluation.skips:
             raise BlockSkipped
@@ -380,6 +380,7 @@ def _begin_pass(
     evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     evaluation._begins()
+    evaluation.skips = evaluation.undecided = False
     now = Pass()
     evaluation.passes.append(now)
     now.hidden_shape = stack.read_input(IMAGE, args, kwargs).shape
@@ -398,6 +399,7 @@ def _begin(
     kept = [name for name in stack.outputs if name in evaluation._plan.kept]
     entry = {name: stack.read_input(name, args, kwargs) for name in kept}
     evaluation.now.entry = entry
+    evaluation.undecided = True
     tap = evaluation._tap.tap
     if tap == HIDDEN_STATE:
         _settle(evaluation, entry[IMAGE])
@@ -411,7 +413,7 @@ def _settle(evaluation: Evaluation, signal: torch.Tensor) -> None:
     now = evaluation.now
     streams = now.entry
     assert streams is not None
-    now.entry = None
+    now.entry, evaluation.undecided = None, False
     now.signal = signal.clone()
     track = now.signal if signal is streams[IMAGE] else thinned(streams[IMAGE]).clone()
     _apply_decision(evaluation, streams, track)
@@ -453,6 +455,7 @@ def _apply_decision(evaluation: Evaluation, streams: Streams, track: torch.Tenso
         now.base = {name: value.clone() for name, value in streams.items()}
     else:
         now.restored = {name: streams[name] + residual[name] for name in streams}
+        evaluation.skips = True
 
 
 @guarded

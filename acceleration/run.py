@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,11 +34,15 @@ from .timing import Mark, Span, unmarked
 
 log = logging.getLogger("dit_acceleration")
 
+HERE = Path(__file__).parent
+
 # Below this share of skipped evaluations the report says why there are not more.
 WORTH_EXPLAINING = 0.4
 
 AFTER_END = "after end_percent"
 WENT_WRONG = "acceleration failed"
+
+FAILED = "something went wrong in the acceleration"
 
 GRADIENTS = "gradients are on, and what is skipped has none, so nothing was skipped"
 
@@ -306,13 +311,10 @@ class SamplingRun:
             course = self._course(call)
             output = self._corrected(course, self._run(course, model))
         except Exception as error:
-            if error is model.error:
+            if error is model.error and not is_ours(error):
                 raise
-            self._give_up(call, error)
+            self.give_up(call.device, error)
             output = model.output if model.ran else call.execute()
-        finally:
-            if course is not None:
-                course.leave()
         if course is not None:
             self._record(course)
         return output
@@ -328,6 +330,7 @@ class SamplingRun:
         """Write the calls of the network into the report."""
         try:
             course.end()
+            course.leave()
             for number, outcome in enumerate(course.outcomes):
                 record = self._record_of(course, outcome, number)
                 with self._lock:
@@ -335,7 +338,7 @@ class SamplingRun:
                     self._spans.append((record, outcome.span))
                     self._listener.evaluated(record, self._look)
         except Exception as error:
-            self._give_up(course.call, error)
+            self.give_up(course.call.device, error)
 
     @staticmethod
     def _record_of(course: Course, outcome: Outcome, number: int) -> EvaluationRecord:
@@ -355,16 +358,16 @@ class SamplingRun:
             accumulated=decision.accumulated,
         )
 
-    def _give_up(self, call: Call, error: Exception) -> None:
+    def give_up(self, device: torch.device, error: Exception) -> None:
         """Skip nothing from now on, as something of ours went wrong, and say so once."""
         log.warning("Acceleration stopped in this run; sampling goes on.", exc_info=error)
         try:
-            dropped = self._branches.why_dropped(error, call.device, held=True)
+            dropped = self._branches.why_dropped(error, device, held=True)
             self.run_plainly(dropped or failed_sentence(error))
-            self._branches.free(call.device)
+            self._branches.free(device)
         except Exception:
             log.warning("What this run remembered is freed at its end.", exc_info=True)
-            self._blocked_for_run = self._blocked_for_run or failed_sentence(error)
+            self._blocked_for_run = self._blocked_for_run or FAILED
 
     def _run(self, course: Course, model: Model) -> Any:
         call = course.call
@@ -413,15 +416,14 @@ class SamplingRun:
             ):
                 output = model()
         except Exception as error:
-            dropped = self._branches.why_dropped(
-                evaluation.failure or error, call.device, evaluation.holds
-            )
-            if dropped is None and evaluation.failure is None:
+            failure = evaluation.failure or (error if is_ours(error) else None)
+            dropped = self._branches.why_dropped(failure or error, call.device, evaluation.holds)
+            if dropped is None and failure is None:
                 raise
-            sentence = dropped or failed_sentence(evaluation.failure or error)
+            sentence = dropped or failed_sentence(failure or error)
             reason = "out of memory" if dropped else WENT_WRONG
             if dropped is None:
-                log.warning("Acceleration stopped in this run.", exc_info=evaluation.failure)
+                log.warning("Acceleration stopped in this run.", exc_info=failure)
         else:
             if evaluation.failure is None and not evaluation.lost:
                 self._learn(course, evaluation)
@@ -579,11 +581,19 @@ class SamplingRun:
 
 def failed_sentence(error: Exception) -> str:
     """Why a run goes on without acceleration."""
+    message = next(iter(str(error).splitlines()), "no message")[:120]
     return (
-        f"something went wrong in the acceleration ({type(error).__name__}: "
-        f"{str(error).splitlines()[0][:120] if str(error) else 'no message'}), so what it "
-        "remembered was dropped and the rest of this run was computed in full"
+        f"{FAILED} ({type(error).__name__}: {message}), so what it remembered was dropped and the "
+        "rest of this run was computed in full"
     )
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an error comes out of this package and not of the model or of anything it calls."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return at is not None and Path(at.tb_frame.f_code.co_filename).is_relative_to(HERE)
 
 
 def _identity(network: Any) -> int:

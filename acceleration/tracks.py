@@ -25,7 +25,7 @@ ENOUGH = 2
 the first change within the step says nothing of the next."""
 FAR = 0.4
 """A relative change below this is none of another picture."""
-FARTHER = 2.0
+FARTHER = 2.5
 """A change so many times the largest that a track has shown is a jump."""
 CLEARLY_NEARER = 0.5
 """Another track takes an evaluation over whose signal is nearer to it by this factor."""

@@ -56,6 +56,8 @@ class Trick:
 
     build: Callable[[Any, Who], Any] = lambda model, who: model
     options: Callable[[Bench, Who], dict[str, Any]] = lambda bench, who: {}
+    alone: Callable[[Bench, Who], dict[str, Any]] = lambda bench, who: {}
+    """What is sampled without the trick."""
 
 
 def function_wrapper(inner: Callable[..., Any]) -> Callable[[Any, Who], Any]:
@@ -197,14 +199,18 @@ def two_guiders(bench: Bench, who: Who) -> dict[str, Any]:
     return {"guider": Both}
 
 
-def walks(cfg: float, heun: bool = False) -> Callable[[Bench, Who], dict[str, Any]]:
+def walks(
+    cfg: float, heun: bool = False, alone: bool = False
+) -> Callable[[Bench, Who], dict[str, Any]]:
     """A sampler that walks two pictures side by side, with the same prompts."""
 
     def options(bench: Bench, who: Who) -> dict[str, Any]:
         import comfy.samplers
 
         def walk(model: Any, x: torch.Tensor, sigmas: Any, extra_args: Any, **_: Any) -> Any:
-            pictures, ones = {"one": x, "other": x.flip(-1).clone()}, x.new_ones(len(x))
+            pictures, ones = {"one": x}, x.new_ones(len(x))
+            if not alone:
+                pictures["other"] = x.flip(-1).clone()
             for sigma, target in itertools.pairwise(sigmas):
                 for name, at in pictures.items():
                     who(name)
@@ -214,8 +220,9 @@ def walks(cfg: float, heun: bool = False) -> Callable[[Bench, Who], dict[str, An
                         there = (ahead - model(ahead, target * ones, **extra_args)) / target
                         ahead = at + (slope + there) / 2 * (target - sigma)
                     pictures[name] = ahead
-            bench.extra["more"] = [pictures["other"]]
-            return pictures["one"]
+            first, *rest = pictures.values()
+            bench.extra["more"] = rest
+            return first
 
         return {"sampler": comfy.samplers.KSAMPLER(walk), "cfg": cfg}
 
@@ -247,9 +254,11 @@ TRICKS: dict[str, Trick] = {
     "tiles whose number changes": Trick(function_wrapper(tiles("changing"))),
     "tiles with a ControlNet": Trick(function_wrapper(tiles()), with_control(16)),
     "tiles with regional prompts": Trick(function_wrapper(tiles()), regional),
-    "two pictures": Trick(options=walks(1.0)),
-    "two pictures, cfg 3": Trick(options=walks(3.0)),
-    "two pictures, heun": Trick(options=walks(1.0, heun=True)),
+    "two pictures": Trick(options=walks(1.0), alone=walks(1.0, alone=True)),
+    "two pictures, cfg 3": Trick(options=walks(3.0), alone=walks(3.0, alone=True)),
+    "two pictures, heun": Trick(
+        options=walks(1.0, heun=True), alone=walks(1.0, heun=True, alone=True)
+    ),
     "second pass by a flag": Trick(second_pass("flag")),
     "second pass by options": Trick(second_pass("options")),
     "second pass by an attention patch": Trick(second_pass("attention")),

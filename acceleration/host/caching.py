@@ -77,11 +77,11 @@ class CachingAttachment:
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE: ``(noise, latent_image, sampler, sigmas, …)``."""
         guider = executor.class_obj
-        sampler = argument(args, kwargs, 2, "sampler")
-        sigmas = argument(args, kwargs, 3, "sigmas")
         options = guider.model_options.setdefault("transformer_options", {})
         outer = options.get(KEY)
         try:
+            sampler = argument(args, kwargs, 2, "sampler")
+            sigmas = argument(args, kwargs, 3, "sigmas")
             memory = HostMemory(guider.model_patcher, expected_branches(guider))
             run = self._open(guider.model_patcher, sampler, sigmas, memory)
         except AccelerationError:
@@ -101,15 +101,21 @@ class CachingAttachment:
                 options.pop(KEY, None)
             else:
                 options[KEY] = outer
-            self.last_report = run.close(finished)
-            log.info("%s", self.last_report.sentence())
+            self.last_report = run.report
+            try:
+                log.info("%s", run.close(finished).sentence())
+            except Exception as error:
+                run.give_up(guider.model_patcher.load_device, error)
 
     def predict_noise(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """PREDICT_NOISE: ``(x, timestep, model_options, seed)``."""
-        options = argument(args, kwargs, 2, "model_options") or executor.class_obj.model_options
-        run: SamplingRun | None = options.get("transformer_options", {}).get(KEY)
-        if run is not None:
-            run.begin_prediction()
+        try:
+            options = argument(args, kwargs, 2, "model_options") or executor.class_obj.model_options
+            run: SamplingRun | None = options.get("transformer_options", {}).get(KEY)
+            if run is not None:
+                run.begin_prediction()
+        except Exception as error:
+            log.warning("A prediction was not told from the one before.", exc_info=error)
         return executor(*args, **kwargs)
 
     @staticmethod
@@ -121,13 +127,19 @@ class CachingAttachment:
         def load() -> Any:
             return executor(model, noise_shape, *args, **kwargs)
 
-        given = argument(args, kwargs, 1, "model_options") or {}
-        run: SamplingRun | None = given.get("transformer_options", {}).get(KEY)
-        structure = structure_of(model)
+        run: SamplingRun | None = None
+        try:
+            given = argument(args, kwargs, 1, "model_options") or {}
+            run = given.get("transformer_options", {}).get(KEY)
+            structure = structure_of(model) if run is not None else None
+            one = hidden_bytes(model, structure, noise_shape) if structure is not None else 0
+            needed = run.expected_tensors * one if run is not None else 0
+        except Exception as error:
+            _failed(run, model.load_device, error)
+            return load()
         if run is None or structure is None or not isinstance(run.memory, HostMemory):
             return load()
-        one = hidden_bytes(model, structure, noise_shape)
-        return run.memory.prepare(run.residual_device, run.expected_tensors * one, one, load)
+        return run.memory.prepare(run.residual_device, needed, one, load)
 
     def _open(self, patcher: Any, sampler: Any, sigmas: Any, memory: HostMemory) -> SamplingRun:
         sampling = patcher.get_model_object("model_sampling")
@@ -171,28 +183,51 @@ class CachingAttachment:
     @staticmethod
     def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: ``(x, t, c_concat, c_crossattn, control, transformer_options, …)``."""
-        options = argument(args, kwargs, 5, "transformer_options", {})
-        run: SamplingRun | None = options.get(KEY)
-        network = getattr(executor.class_obj, "diffusion_model", None)
-        if run is None or network is None or "sigmas" not in options:
+        run: SamplingRun | None = None
+        try:
+            options = argument(args, kwargs, 5, "transformer_options", {})
+            run = options.get(KEY)
+            network = getattr(executor.class_obj, "diffusion_model", None)
+            call = None
+            if run is not None and network is not None and "sigmas" in options:
+                call = _call(executor, network, options, args, kwargs)
+        except Exception as error:
+            _failed(run, args[0].device, error)
             return executor(*args, **kwargs)
-        x = args[0]
-        control = argument(args, kwargs, 4, "control")
-        given = {"concat": argument(args, kwargs, 2, "c_concat")}
-        given["context"] = argument(args, kwargs, 3, "c_crossattn")
-        given |= {k: v for k, v in kwargs.items() if k not in ("control", "transformer_options")}
-        return run.evaluate(
-            Call(
-                execute=lambda: executor(*args, **kwargs),
-                network=network,
-                sigma=options["sigmas"],
-                key=(id(executor.class_obj), *branch_key(x, options, control, given)),
-                label=branch_label(options),
-                device=x.device,
-                mark=getattr(options.get(PROFILE_KEY), "mark", unmarked),
-                conds=len(options.get("cond_or_uncond", ())),
-            )
-        )
+        if run is None or call is None:
+            return executor(*args, **kwargs)
+        return run.evaluate(call)
+
+
+def _failed(run: SamplingRun | None, device: torch.device, error: Exception) -> None:
+    """Something of ours went wrong before a run could see to it itself."""
+    if run is None:
+        log.warning("Acceleration is off here; sampling goes on.", exc_info=error)
+    else:
+        run.give_up(device, error)
+
+
+def _call(
+    executor: Any,
+    network: Any,
+    options: dict[str, Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Call:
+    x, control = args[0], argument(args, kwargs, 4, "control")
+    given = {"concat": argument(args, kwargs, 2, "c_concat")}
+    given["context"] = argument(args, kwargs, 3, "c_crossattn")
+    given |= {k: v for k, v in kwargs.items() if k not in ("control", "transformer_options")}
+    return Call(
+        execute=lambda: executor(*args, **kwargs),
+        network=network,
+        sigma=options["sigmas"],
+        key=(id(executor.class_obj), *branch_key(x, options, control, given)),
+        label=branch_label(options),
+        device=x.device,
+        mark=getattr(options.get(PROFILE_KEY), "mark", unmarked),
+        conds=len(options.get("cond_or_uncond", ())),
+    )
 
 
 def branch_key(

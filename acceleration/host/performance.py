@@ -63,34 +63,41 @@ class PerformanceAttachment:
 
     def prepare_sampling(self, executor: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
         """PREPARE_SAMPLING: ``(model, noise_shape, conds, model_options, force_…)``."""
+        try:
+            kwargs |= self._wishes(model, args, kwargs)
+        except Exception as error:
+            log.warning("%s leaves the weights to ComfyUI.", NAME, exc_info=error)
+        return executor(model, *args, **kwargs)
+
+    def _wishes(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """What the host's loader is asked for, as keywords."""
         mode = self.settings.mode
         if mode == "manual":
-            return executor(model, *args, **kwargs)
+            return {}
         if model.load_device.type == "cpu":
             self._weights = "the model runs on the CPU, where nothing is moved"
-            return executor(model, *args, **kwargs)
+            return {}
         if pages_weights(model):
             # The host's loader takes neither of the two wishes below from such a model.
             self._weights = PAGED
-            return executor(model, *args, **kwargs)
+            return {}
         found = residency.decide(mode, memory_of(model), _resident_gb(structure_of(model)))
         self._weights = found.why
         # What the caller asked for is not taken back, whether given by place or by name.
         if found.loads_whole and len(args) < 4 and not kwargs.get("force_offload"):
-            kwargs["force_full_load"] = True
-        elif found.offloads and len(args) < 5 and not kwargs.get("force_full_load"):
-            kwargs["force_offload"] = True
-        return executor(model, *args, **kwargs)
+            return {"force_full_load": True}
+        if found.offloads and len(args) < 5 and not kwargs.get("force_full_load"):
+            return {"force_offload": True}
+        return {}
 
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE: ``(noise, latent_image, sampler, sigmas, …)``."""
         guider = executor.class_obj
-        sigmas = argument(args, kwargs, 3, "sigmas", ())
-        wrappers = guider.model_options.setdefault("transformer_options", {}).get("wrappers", {})
-        on_model = wrappers.get("apply_model", {})
-        verdict = self._verdict(guider.model_patcher, len(sigmas) - 1, COMPILE_KEY in on_model)
-        report = self._report()
-        plain, live = self._plain_run(guider.model_patcher, report, len(sigmas) - 1)
+        try:
+            wrappers, verdict, report, plain, live = self._opened(guider, args, kwargs)
+        except Exception as error:
+            log.warning("%s is off in this run; sampling goes on.", NAME, exc_info=error)
+            return executor(*args, **kwargs)
         finished = False
         mine = compiling.compiles(verdict)
         if mine:
@@ -105,12 +112,26 @@ class PerformanceAttachment:
         finally:
             if mine:
                 wrappers["apply_model"].pop(COMPILE_KEY, None)
-            report.decisions = self._decisions(verdict)
             self.last_report = report
-            log.info("%s", report.sentence())
-            plain.explanation = report.decided()
-            plain.outcome = "finished" if finished else "interrupted"
-            live.ended(plain)
+            try:
+                report.decisions = self._decisions(verdict)
+                log.info("%s", report.sentence())
+                plain.explanation = report.decided()
+                plain.outcome = "finished" if finished else "interrupted"
+                live.ended(plain)
+            except Exception as error:
+                log.warning("The report of %s is not whole.", NAME, exc_info=error)
+
+    def _opened(
+        self, guider: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], str, PerformanceReport, RunReport, Guarded]:
+        sigmas = argument(args, kwargs, 3, "sigmas", ())
+        wrappers = guider.model_options.setdefault("transformer_options", {}).get("wrappers", {})
+        on_model = wrappers.get("apply_model", {})
+        verdict = self._verdict(guider.model_patcher, len(sigmas) - 1, COMPILE_KEY in on_model)
+        report = self._report()
+        plain, live = self._plain_run(guider.model_patcher, report, len(sigmas) - 1)
+        return wrappers, verdict, report, plain, live
 
     def _plain_run(
         self, patcher: Any, report: PerformanceReport, steps: int

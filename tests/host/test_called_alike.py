@@ -118,9 +118,10 @@ def full(trick: str) -> torch.Tensor:
 
 
 @functools.cache
-def without_the_trick(lever: str, cfg: float) -> float:
-    plain = bench().sample(bench().model, cfg=cfg)
-    return tm.psnr(plain, bench().sample(LEVERS[lever](bench().model), cfg=cfg))
+def without_the_trick(trick: str, lever: str) -> float:
+    options = TRICKS[trick].alone(bench(), lambda _: None)
+    plain = bench().sample(bench().model, **options)
+    return tm.psnr(plain, bench().sample(LEVERS[lever](bench().model), **options))
 
 
 def check(trick: str, lever: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -131,8 +132,7 @@ def check(trick: str, lever: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     assert not owners.crossed
     found = [tm.psnr(a[None], b[None]) for a, b in zip(full(trick), pictures, strict=True)]
     computed_in_full = not report.skipped and bool(report.explanation or report.notices)
-    cfg = TRICKS[trick].options(bench(), owners).get("cfg", 1.0)
-    floor = min(without_the_trick(lever, cfg), ENOUGH) - LOSS
+    floor = min(without_the_trick(trick, lever), ENOUGH) - LOSS
     assert min(found) > floor or computed_in_full, (found, floor)
     again, _ = sample(trick, LEVERS[lever], owners)
     assert torch.equal(again, pictures), "run 2 = run 1"
