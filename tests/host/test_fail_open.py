@@ -29,8 +29,9 @@ SPARED_NAMES = (
     "__",
     # Handlers that only call the block's own forward: what comes from here is the model's.
     "_run_",
-    # The guards themselves, and what calls the model.
+    # The guards themselves, what the host calls, and what calls the model.
     *("safe", "evaluate", "_record", "give_up", "_failed", "<lambda>"),
+    *("outer_sample", "prepare_sampling", "predict_noise", "apply_model"),
 )
 
 
