@@ -45,6 +45,7 @@ class AccelerationReport(io.ComfyNode):
                     tooltip="Change and threshold, decisions, and time of every evaluation.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             is_output_node=True,
             not_idempotent=True,
         )
@@ -57,9 +58,12 @@ class AccelerationReport(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, after: Any) -> io.NodeOutput:
         levers = host.levers_of(model)
-        reports = {
-            key: lever.last_report for key, lever in levers.items() if lever.last_report is not None
-        }
+        samplers = {node for lever in levers.values() for node in lever.sampled_by()}
+        sampler = host.nearest_sampler(
+            cls.hidden.prompt, str(cls.hidden.unique_id), "after", samplers
+        )
+        found = {key: lever.report_of(sampler) for key, lever in levers.items()}
+        reports = {key: report for key, report in found.items() if report is not None}
         if reports:
             text = "\n\n".join(report.text() for report in reports.values())
         else:

@@ -15,7 +15,7 @@ from .config_files import (
     save_configuration,
     settings_of,
 )
-from .levers import Lever, LeverReport, lever_of, levers_of, put
+from .levers import Lever, LeverReport, lever_of, levers_of, nearest_sampler, put
 from .locking import attach_lossy
 from .model import (
     network_of,
@@ -48,6 +48,7 @@ __all__ = [
     "lever_of",
     "levers_of",
     "load_configuration",
+    "nearest_sampler",
     "network_of",
     "profile",
     "progress",

@@ -15,7 +15,7 @@ from ..configuration import Resolved
 from ..environment import lossy_locked
 from ..errors import AccelerationError
 from ..gates import untraced
-from .levers import argument, lever_of, put, require_model
+from .levers import Reports, argument, lever_of, put, require_model
 from .live import send_text
 from .locking import SwitchedOff
 
@@ -40,7 +40,7 @@ def override(function: Any, *args: Any, **kwargs: Any) -> Any:
     return run.attend(function, args, kwargs)
 
 
-class AttentionAttachment:
+class AttentionAttachment(Reports):
     """The lever. The run travels in the run's own ``transformer_options``."""
 
     name = NAME
@@ -56,7 +56,7 @@ class AttentionAttachment:
         self.resolved = resolved
         self.replaced = replaced
         self.node_id = node_id
-        self.last_report: AttentionReport | None = None
+        super().__init__()
 
     def wrappers(self) -> list[tuple[str, Any]]:
         """One opens and closes the run, the other tells it where in the schedule it is."""

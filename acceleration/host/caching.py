@@ -17,7 +17,7 @@ from ..report import RunReport
 from ..run import Call, SamplingRun, failed_sentence
 from ..schedule import Schedule
 from ..timing import unmarked
-from .levers import PROFILE_KEY, argument, lever_of, put, require_model
+from .levers import PROFILE_KEY, Reports, argument, lever_of, put, require_model
 from .live import LiveNode
 from .memory import HostMemory, expected_branches, hidden_bytes
 from .model import network_of, sampler_name, structure_of
@@ -35,7 +35,13 @@ TWO_EXPERTS = ("Wan", "Wan VACE")
 SECOND_BEGINS_BELOW = 0.98
 
 
-class CachingAttachment:
+NOT_SAMPLED_WITH = (
+    "this MODEL was loaded for a guider that samples with another MODEL, whose acceleration serves "
+    "both: set it there (the first MODEL of Dual Model CFG Guider)"
+)
+
+
+class CachingAttachment(Reports):
     """The caching lever. The run travels in the run's own ``transformer_options``."""
 
     def __init__(
@@ -51,7 +57,7 @@ class CachingAttachment:
         self.second = second
         self.replaced = replaced
         self._live = LiveNode(node_id) if node_id is not None else None
-        self.last_report: RunReport | None = None
+        super().__init__()
 
     @property
     def name(self) -> str:
@@ -118,9 +124,8 @@ class CachingAttachment:
             log.warning("A prediction was not told from the one before.", exc_info=error)
         return executor(*args, **kwargs)
 
-    @staticmethod
     def prepare_sampling(
-        executor: Any, model: Any, noise_shape: Any, *args: Any, **kwargs: Any
+        self, executor: Any, model: Any, noise_shape: Any, *args: Any, **kwargs: Any
     ) -> Any:
         """PREPARE_SAMPLING: ``(model, noise_shape, conds, model_options, …)``."""
 
@@ -137,6 +142,8 @@ class CachingAttachment:
         except Exception as error:
             _failed(run, model.load_device, error)
             return load()
+        if run is None:
+            self.last_report = RunReport(self.name, {}, explanation=NOT_SAMPLED_WITH)
         if run is None or structure is None or not isinstance(run.memory, HostMemory):
             return load()
         return run.memory.prepare(run.residual_device, needed, one, load)

@@ -57,9 +57,96 @@ class Lever(Protocol):
         """The report of the last finished run, None before it."""
         ...
 
+    def report_of(self, node: str | None) -> LeverReport | None:
+        """The report of what a node sampled; of the last run where that is not known."""
+        ...
+
+    def sampled_by(self) -> set[str]:
+        """Ids of the nodes that have sampled."""
+        ...
+
     def wrappers(self) -> list[tuple[str, Callable[..., Any]]]:
         """The host's wrapper kinds (``WrappersMP``) and our functions for them."""
         ...
+
+
+class Reports:
+    """Keeps the reports of a lever: the last one, and the last of each node that sampled.
+
+    Several samplers may share a MODEL, and one that the host has no need to run again still has
+    its report.
+    """
+
+    def __init__(self) -> None:
+        self._last: Any = None
+        self._by_node: dict[str, Any] = {}
+
+    @property
+    def last_report(self) -> Any:
+        """The report of the last run, None before it."""
+        return self._last
+
+    @last_report.setter
+    def last_report(self, report: Any) -> None:
+        self._last = report
+        node = sampling_node()
+        if node is not None:
+            self._by_node.pop(node, None)
+            self._by_node[node] = report
+            for oldest in list(self._by_node)[:-MOST_REPORTS]:
+                del self._by_node[oldest]
+
+    def report_of(self, node: str | None) -> Any:
+        """The report of what a node sampled; of the last run where that is not known."""
+        return self._by_node.get(node or "", self._last)
+
+    def sampled_by(self) -> set[str]:
+        """Ids of the nodes that have sampled."""
+        return set(self._by_node)
+
+
+MOST_REPORTS = 32
+"""Nodes whose reports a lever keeps."""
+
+
+def sampling_node() -> str | None:
+    """Id of the node that the host executes now, None outside of a graph."""
+    try:
+        from comfy_execution.utils import get_executing_context
+
+        context = get_executing_context()
+    except Exception:
+        return None
+    return None if context is None else str(context.node_id)
+
+
+def nearest_sampler(prompt: Any, node: str, name: str, samplers: set[str]) -> str | None:
+    """Of the nodes that sampled, the one nearest before an input of a node.
+
+    Parameters
+    ----------
+    prompt
+        The host's graph: node ids with ``inputs``, of which links are ``[node id, output]``.
+    node, name
+        The node and its input.
+    samplers
+        Ids among which to choose.
+    """
+    graph = prompt if isinstance(prompt, dict) else {}
+    links = [graph.get(node, {}).get("inputs", {}).get(name)]
+    met: set[str] = set()
+    while links:
+        ahead: list[Any] = []
+        for link in links:
+            if not isinstance(link, list) or len(link) != 2 or str(link[0]) in met:
+                continue
+            source = str(link[0])
+            if source in samplers:
+                return source
+            met.add(source)
+            ahead += graph.get(source, {}).get("inputs", {}).values()
+        links = ahead
+    return None
 
 
 def require_model(model: Any, name: str) -> None:

@@ -11,15 +11,16 @@ from ..environment import lossy_locked
 from ..policies import Technique
 from ..report import SWITCHED_OFF, RunReport
 from .caching import KEY, attach
-from .levers import put, require_model
+from .levers import Reports, put, require_model
 
 log = logging.getLogger("dit_acceleration")
 
 
-class SwitchedOff:
+class SwitchedOff(Reports):
     """A lever that does nothing but say why; it keeps the settings that were asked for."""
 
     def __init__(self, name: str, settings: Any, why: str) -> None:
+        super().__init__()
         self.name = name
         self.settings = settings
         self.last_report = RunReport(name, {}, explanation=why, outcome=SWITCHED_OFF)

@@ -17,7 +17,7 @@ from ..policies.planned import Planned
 from ..report import RunReport
 from .attention import ATTENTION_KEY, attach_attention
 from .caching import KEY
-from .levers import COMPILE_KEY, Lever, argument, lever_of, put, require_model, without
+from .levers import COMPILE_KEY, Lever, Reports, argument, lever_of, put, require_model, without
 from .live import LiveNode
 from .locking import SwitchedOff, attach_lossy
 from .memory import pages_weights
@@ -34,7 +34,7 @@ PAGED = (
 )
 
 
-class PerformanceAttachment:
+class PerformanceAttachment(Reports):
     """The lever: decides when a run begins, as memory and schedule are known only then."""
 
     name = NAME
@@ -48,7 +48,7 @@ class PerformanceAttachment:
         self.resolved: Resolved | None = None
         self.attention: Lever | None = None
         """The attention lever that this mode put on the model."""
-        self.last_report: PerformanceReport | None = None
+        super().__init__()
         self._compile: Callable[..., Any] | None = None
         self._weights = ""
 

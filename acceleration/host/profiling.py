@@ -11,16 +11,24 @@ from typing import Any
 import torch
 
 from ..errors import AccelerationError
-from ..profile_report import ProfileReport
 from ..profiling import ProfiledCall, ProfileRun, ProfileSettings
 from ..schedule import Schedule
 from .caching import branch_label
-from .levers import COMPILE_KEY, PROFILE_KEY, argument, lever_of, put, require_model, without
+from .levers import (
+    COMPILE_KEY,
+    PROFILE_KEY,
+    Reports,
+    argument,
+    lever_of,
+    put,
+    require_model,
+    without,
+)
 
 log = logging.getLogger("dit_acceleration")
 
 
-class ProfilingLever:
+class ProfilingLever(Reports):
     """The profiling lever. The run travels in the run's own ``transformer_options``."""
 
     name = "Profile Sampling"
@@ -28,7 +36,7 @@ class ProfilingLever:
     def __init__(self, settings: ProfileSettings, filename_prefix: str) -> None:
         self.settings = settings
         self.filename_prefix = filename_prefix
-        self.last_report: ProfileReport | None = None
+        super().__init__()
 
     def wrappers(self) -> list[tuple[str, Callable[..., Any]]]:
         """One opens and closes the profile of a run, the other passes every model call."""
