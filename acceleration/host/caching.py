@@ -107,8 +107,8 @@ class CachingAttachment(Reports):
                 options.pop(KEY, None)
             else:
                 options[KEY] = outer
-            self.last_report = run.report
             try:
+                self.last_report = run.report
                 log.info("%s", run.close(finished).sentence())
             except Exception as error:
                 run.give_up(guider.model_patcher.load_device, error)
@@ -139,6 +139,7 @@ class CachingAttachment(Reports):
             structure = structure_of(model) if run is not None else None
             one = hidden_bytes(model, structure, noise_shape) if structure is not None else 0
             needed = run.expected_tensors * one if run is not None else 0
+            where = run.residual_device if run is not None else ""
         except Exception as error:
             _failed(run, model.load_device, error)
             return load()
@@ -146,7 +147,7 @@ class CachingAttachment(Reports):
             self.last_report = RunReport(self.name, {}, explanation=NOT_SAMPLED_WITH)
         if run is None or structure is None or not isinstance(run.memory, HostMemory):
             return load()
-        return run.memory.prepare(run.residual_device, needed, one, load)
+        return run.memory.prepare(where, needed, one, load)
 
     def _open(self, patcher: Any, sampler: Any, sigmas: Any, memory: HostMemory) -> SamplingRun:
         sampling = patcher.get_model_object("model_sampling")

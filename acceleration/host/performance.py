@@ -112,8 +112,8 @@ class PerformanceAttachment(Reports):
         finally:
             if mine:
                 wrappers["apply_model"].pop(COMPILE_KEY, None)
-            self.last_report = report
             try:
+                self.last_report = report
                 report.decisions = self._decisions(verdict)
                 log.info("%s", report.sentence())
                 plain.explanation = report.decided()
