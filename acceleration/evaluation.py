@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -67,6 +68,11 @@ Decide = Callable[["Look"], "Streams | None"]
 """Told what the first blocks show: the residual to put in place, or None to compute."""
 
 
+Outliving = Callable[[], AbstractContextManager[Any]]
+"""Opens the context in which tensors are made that are there until the network has returned or
+longer: the host may lay out by itself what a network allocates."""
+
+
 class Abandoned(Exception):  # noqa: N818 - a way out
     """Something of ours went wrong at a gate; what it was is its cause."""
 
@@ -97,7 +103,8 @@ class Pass:
     must_run: bool = False
     hidden_shape: torch.Size | None = None
     output: torch.Tensor | None = None
-    """Image stream after the last skippable block, where it was computed."""
+    """A copy of the image stream after the last skippable block, where it was computed and is
+    wanted."""
     signal: torch.Tensor | None = None
     residual: Streams | None = None
     returned: bool = False
@@ -136,6 +143,10 @@ class Evaluation:
         Where the signal is read when there are no first blocks.
     begins
         Called at the beginning of every pass.
+    outliving
+        See ``Outliving``.
+    wants_output
+        Whether a computed pass is to keep its output.
     """
 
     def __init__(
@@ -144,11 +155,15 @@ class Evaluation:
         decide: Decide,
         tap: TapPoint | None = None,
         begins: Callable[[], None] = lambda: None,
+        outliving: Outliving = nullcontext,
+        wants_output: bool = False,
     ) -> None:
         self._plan = plan
         self._decide = decide
         self._tap = tap or TapPoint()
         self._begins = begins
+        self._outliving = outliving
+        self._wants_output = wants_output
         self._tapped: torch.Tensor | None = None
         self.passes: list[Pass] = []
         self.failure: Exception | None = None
@@ -358,7 +373,8 @@ def guarded(step: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(step)
     def safe(evaluation: Evaluation, *args: Any) -> Any:
         try:
-            return step(evaluation, *args)
+            with evaluation._outliving():
+                return step(evaluation, *args)
         except BlockSkipped:
             raise
         except Exception as error:
@@ -475,7 +491,8 @@ def _capture(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
     streams = evaluation.split(stack, output)
     if any(streams[name].shape != base[name].shape for name in base):
         return  # the skippable blocks change the number of tokens: no residual
-    now.output = streams[IMAGE]
+    if evaluation._wants_output:
+        now.output = streams[IMAGE].clone()
     now.residual = {name: _difference(streams[name], base[name]) for name in base}
 
 

@@ -11,7 +11,8 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 
 from .branches import NO_RESIDUAL, NOT_FINITE, Branch, Branches, Meeting, Memory
 from .errors import AccelerationError
-from .evaluation import BlockPlan, Evaluation, Look, Pass, TapPoint
+from .evaluation import BlockPlan, Evaluation, Look, Outliving, Pass, TapPoint
 from .families import Structure, Tap, describe
 from .forecast import Streams
 from .gates import installed
@@ -74,6 +75,12 @@ class Call:
     """Shows parts of our own work to a profiler."""
     conds: int = 1
     """How many prompts are evaluated in this batch."""
+    obstacle: Callable[[Sequence[torch.nn.Module]], str | None] = lambda blocks: None
+    """Why the host would not call gates on these blocks, or None."""
+    leave_out: Callable[[Sequence[torch.nn.Module]], Any] = lambda blocks: None
+    """Told of the blocks that are not going to run in this evaluation, once that is decided."""
+    outliving: Outliving = nullcontext
+    """The context in which tensors that outlive the evaluation are made."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ class Target:
     info: RunInfo | None = None
     plan: BlockPlan | None = None
     tap: Tap | None = None
+    wants_output: bool = False
 
 
 @dataclass
@@ -263,7 +271,7 @@ class SamplingRun:
         plan = BlockPlan.of(
             structure.family, structure.block_count, trial.first_blocks, trial.last_blocks
         )
-        return Target(info, plan, trial.tap)
+        return Target(info, plan, trial.tap, trial.wants_output)
 
     def _aim_late(self, call: Call) -> tuple[Target, Any]:
         """Aim at a network that is first met in mid-run; an unknown one is probed.
@@ -400,18 +408,28 @@ class SamplingRun:
 
     def _gated(self, course: Course, model: Model, target: Target) -> Any:
         assert target.info is not None and target.plan is not None
-        call, info = course.call, target.info
+        call, info, plan = course.call, target.info, target.plan
+        blocks = info.structure.blocks(call.network)
+        idle = info.structure.idle_blocks(call.network, plan.last)
+        obstacle = call.obstacle([block for _, block in blocks])
+        if obstacle is not None:
+            return self._recompute(course, model, obstacle, "not accelerated")
 
         def decide(look: Look) -> Streams | None:
             with call.mark("decision"):
-                return self._decide(course, look, info)
+                residual = self._decide(course, look, info)
+            if residual is not None:
+                skipped = [*blocks[plan.first : plan.last + 1], *idle]
+                call.leave_out([block for _, block in skipped])
+            return residual
 
         tap = _tap_point(target, call.network)
-        evaluation = Evaluation(target.plan, decide, tap, course.begin_pass)
-        idle = info.structure.idle_blocks(call.network, target.plan.last)
+        evaluation = Evaluation(
+            plan, decide, tap, course.begin_pass, call.outliving, target.wants_output
+        )
         try:
             with (
-                installed(evaluation.gates_for(info.structure.blocks(call.network), idle)),
+                installed(evaluation.gates_for(blocks, idle)),
                 recovery(functools.partial(self._holds, evaluation, call.device)),
             ):
                 output = model()

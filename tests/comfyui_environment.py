@@ -26,6 +26,7 @@ from comfyui_builder import (
     SetupError,
     can_import,
     interpreter_in,
+    is_newer,
     locked,
     say,
 )
@@ -62,6 +63,12 @@ class Environment:
         return json.dumps(
             {"python": str(self.python), "comfyui": str(self.comfyui), "version": self.version}
         )
+
+
+def title_of(version: str) -> str:
+    """A ComfyUI as the checks name it."""
+    newer = f", newer than the newest pinned one, {NEWEST}" if is_newer(version) else ""
+    return f"ComfyUI {version}{newer}"
 
 
 def default_cache() -> Path:

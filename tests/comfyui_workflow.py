@@ -99,7 +99,7 @@ def widgets_of(info: Mapping[str, Any], values: Sequence[Any] = ()) -> Iterator[
         options = options_of(spec)
         if not is_widget(spec):
             continue
-        yield Widget(name, spec, lacks and "default" in options)
+        yield Widget(name, spec, lacks and ("default" in options or is_hidden(spec)))
         value = values[position] if position < len(values) else None
         position += 1
         if options.get("control_after_generate"):
@@ -141,6 +141,11 @@ def is_widget(spec: Sequence[Any]) -> bool:
     if options.get("forceInput"):
         return False
     return isinstance(kind, list) or options.get("widgetType", kind) in WIDGETS
+
+
+def is_hidden(spec: Sequence[Any]) -> bool:
+    """Whether the page keeps a widget from sight: an input that is only there for old workflows."""
+    return bool(options_of(spec).get("hidden"))
 
 
 def downstream(prompt: Prompt, start: str) -> set[str]:

@@ -17,7 +17,15 @@ from typing import Any
 
 import pytest
 
-from comfyui_environment import NEWEST, ROOT, Environment, default_cache, existing_environment
+from comfyui_environment import (
+    NEWEST,
+    ROOT,
+    Environment,
+    default_cache,
+    existing_environment,
+    is_newer,
+    title_of,
+)
 from comfyui_server import Server
 
 PACK = "dit_acceleration_pack"
@@ -96,7 +104,10 @@ def host_version() -> str:
 
 def pytest_report_header() -> list[str]:
     device = "GPU" if ON_GPU else "CPU"
-    return [f"ComfyUI {host_version()} on the {device}: {COMFYUI}"]
+    lines = [f"{title_of(host_version())}, on the {device}: {COMFYUI}"]
+    if is_newer(host_version()):
+        lines.append("What it has more or otherwise than the pinned ones is skipped, not an error.")
+    return lines
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -29,6 +29,7 @@ from comfyui_environment import (
     ensure_environment,
     link_folder,
     say,
+    title_of,
 )
 
 SCRIPTS = (
@@ -162,7 +163,7 @@ def run_pytest(
     threads = str(max(min(cores, MOST_PROCESSES) // processes, 1))
     spread = ["-n", str(processes), "--dist", "loadfile"] if processes > 1 else []
     results.run(
-        f"pytest on ComfyUI {environment.version}",
+        f"pytest on {title_of(environment.version)}",
         [str(environment.python), "-m", "pytest", *spread, *arguments],
         DIT_ACCEL_COMFYUI=str(environment.comfyui),
         DIT_ACCEL_CACHE=str(environment.cache),

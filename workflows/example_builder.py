@@ -14,7 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfyui_workflow import WorkflowError, choices_of, inputs_of, is_widget, widgets_of
+from comfyui_workflow import (
+    WorkflowError,
+    choices_of,
+    inputs_of,
+    is_hidden,
+    is_widget,
+    widgets_of,
+)
 from workflow_check import fits, plain, problems
 
 OURS = "Accel"
@@ -245,6 +252,8 @@ def _height(node: Node) -> int:
     sockets = max(len(node.saved["inputs"]), len(node.saved["outputs"]))
     height = sockets * SOCKET_ROW + 12
     for widget in widgets_of(node.info, node.saved["widgets_values"]):
+        if is_hidden(widget.spec):
+            continue
         height += TEXT_ROWS if widget.options.get("multiline") else WIDGET_ROW
     strip = STRIP if node.kind.startswith(OURS) else 0
     return height + SHOWN.get(node.kind, strip)

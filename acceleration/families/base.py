@@ -59,8 +59,9 @@ class BlockStack:
         Given ``(args, kwargs)`` of the first block: whether this evaluation may not be skipped
         because something beside the hidden state is made in the blocks.
     in_place
-        Whether a block writes its result into the hidden state that it was given. A snapshot kept
-        by reference would then equal the result; all snapshots here are clones, in any case.
+        Whether a block of some host writes its result into the hidden state that it was given. A
+        snapshot kept by reference would then equal the result; all snapshots here are clones, in
+        any case.
     packed
         Whether a block of one output returns it in a tuple.
     """

@@ -22,6 +22,7 @@ FAMILY = Family(
             {IMAGE: Arg("x", 0)},
             (IMAGE, "keys and values"),
             must_run=_keeps_the_prompt,
+            in_place=True,  # since a host newer than 0.30
         ),
     ),
     models="HiDream O1",

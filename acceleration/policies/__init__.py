@@ -73,6 +73,9 @@ class Policy:
     tap: Tap | None = None
     """With no first blocks: where the signal is read; None takes the hidden state."""
 
+    wants_output = False
+    """Whether ``computed`` is to get the output."""
+
     def decide(self, step: int, seen: Seen, blocked: str | None) -> Decision:
         """Reuse or compute?
 
@@ -84,8 +87,8 @@ class Policy:
     def computed(self, step: int, signal: torch.Tensor, output: torch.Tensor | None) -> None:
         """The evaluation was computed.
 
-        ``signal`` may be kept; ``output``, the image stream after the last skippable block, is
-        the host's and may only be looked at.
+        ``signal`` may be kept, and so may ``output``, the image stream after the last skippable
+        block, which is None unless it is wanted.
         """
 
     def tensors(self) -> list[torch.Tensor]:

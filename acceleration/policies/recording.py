@@ -24,6 +24,8 @@ class Recording:
 class RecordingPolicy(Policy):
     """Never skips."""
 
+    wants_output = True
+
     def __init__(self, info: RunInfo, recording: Recording, tap: Tap | None) -> None:
         self._recording = recording
         self._change: float | None = None
@@ -37,7 +39,7 @@ class RecordingPolicy(Policy):
     def computed(self, step: int, signal: torch.Tensor, output: torch.Tensor | None) -> None:
         if output is None:
             return
-        before, self._output = self._output, output.clone()
+        before, self._output = self._output, output
         if before is None or before.shape != output.shape or self._change is None:
             return
         change = float(relative_change(output, before))

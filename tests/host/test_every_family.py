@@ -18,7 +18,7 @@ import torch
 from conftest import host_version
 from tiny_families import NOT_COVERED, NOT_TRANSFORMERS
 
-from comfyui_environment import NEWEST
+from comfyui_environment import NEWEST, is_newer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:comfy.*")
 
@@ -30,6 +30,8 @@ SEVEN_STEPS = {"scm_compute_bins": "2,1,1", "scm_cache_bins": "1,2", "scm_policy
 REFUSED = ("wan_causal",)
 
 ON_EVERY_HOST = ("flux_kontext", "wan_i2v", "qwen_image", "hunyuan_video", "sd3")
+
+WRITES_ON_NEWER_HOSTS = ("hidream_o1",)
 
 BF16 = ("flux_kontext", "wan_vace", "qwen_image_edit", "z_image", "hunyuan_video15", "ltxav", "sd3")
 
@@ -183,8 +185,12 @@ def test_what_is_said_about_blocks_that_write_in_place_is_true(built: Built) -> 
     changed: dict[str, bool] = {}
     with watched_blocks(built, changed):
         built.sample(steps=1)
-    said = {stack.path: stack.in_place for stack in built.structure.family.stacks}
-    assert changed == said
+    said = {stack.path for stack in built.structure.family.stacks if stack.in_place}
+    seen = {path for path, written in changed.items() if written}
+    assert seen <= said, "these blocks write into their input"
+    # A family says what holds for any host; the pinned ones write whatever is not excepted here.
+    if built.name not in WRITES_ON_NEWER_HOSTS and not is_newer(host_version()):
+        assert said <= seen, "these blocks do not"
 
 
 @contextmanager
@@ -338,10 +344,13 @@ def test_a_refused_family_runs_uncached_and_says_why(name: str) -> None:
     assert any("runs uncached" in notice for notice in report.notices)
 
 
-newest_host = pytest.mark.skipif(host_version() != NEWEST, reason="about the newest host")
+known_host = pytest.mark.skipif(
+    host_version() != NEWEST and not is_newer(host_version()),
+    reason="an older ComfyUI has fewer models",
+)
 
 
-@newest_host
+@known_host
 def test_every_transformer_of_the_host_is_covered() -> None:
     import comfy.supported_models
 
@@ -350,12 +359,17 @@ def test_every_transformer_of_the_host_is_covered() -> None:
     for config, reason in NOT_COVERED.items():
         print(f"not covered: {config}: {reason}")
     missing = of_host - covered - NOT_TRANSFORMERS - set(NOT_COVERED)
+    gone = (covered | NOT_TRANSFORMERS | set(NOT_COVERED)) - of_host
+    if is_newer(host_version()) and (missing or gone):
+        pytest.skip(
+            f"ComfyUI {host_version()} has models that the newest pinned one has not, "
+            f"{sorted(missing)}, and no longer {sorted(gone)}"
+        )
     assert not missing, (
         f"ComfyUI {host_version()} has models without a test here: {sorted(missing)}. For each, "
         "add a tiny model to tests/tiny_families_*.py (and a family to acceleration/families/ if "
         "its network class is new), or name it in NOT_TRANSFORMERS or NOT_COVERED."
     )
-    gone = (covered | NOT_TRANSFORMERS | set(NOT_COVERED)) - of_host
     assert not gone, f"ComfyUI {host_version()} no longer has {sorted(gone)}"
 
 
@@ -381,10 +395,15 @@ def test_positions_of_arguments_are_those_of_the_hosts_signatures(name: str) -> 
         assert forwards_at(network, stack.path)
 
 
-@newest_host
+@known_host
 def test_every_family_is_covered() -> None:
+    import comfy.supported_models
+
     from dit_acceleration_pack.acceleration.families import FAMILIES, describe
 
+    gone = [n for n, tiny in tm.TINY.items() if not hasattr(comfy.supported_models, tiny.config)]
+    if is_newer(host_version()) and gone:
+        pytest.skip(f"ComfyUI {host_version()} no longer has {gone}")
     networks = [tm.bare_model(name).diffusion_model for name in tm.TINY]
     structures = [describe(network) for network in networks]
     assert {s.family.name for s in structures if s is not None} == {f.name for f in FAMILIES}

@@ -18,7 +18,14 @@ import pytest
 import comfyui_builder
 import run
 from comfyui_builder import ROOT, Builder, Host, SetupError, locked, run_with_progress, sha256_of
-from comfyui_environment import Environment, ensure_environment, existing_environment, link_packs
+from comfyui_environment import (
+    Environment,
+    ensure_environment,
+    existing_environment,
+    is_newer,
+    link_packs,
+    title_of,
+)
 
 VERSION = comfyui_builder.NEWEST
 FILES = {"main.py": "print('host')\n", "requirements.txt": "torch\n", "comfy/ops.py": "x = 1\n"}
@@ -275,6 +282,34 @@ def test_unusable_existing_comfyui_is_one_sentence(
     with pytest.raises(SetupError, match=message) as error:
         existing_environment(tmp_path / folder, python, tmp_path / "cache", needs)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "newer"),
+    [("0.33.0", True), ("0.30.1", True), ("1.0", True), ("0.30.0", False), ("0.9.2", False)],
+)
+def test_a_newer_comfyui_than_the_pinned_ones_is_known_as_such(version: str, newer: bool) -> None:
+    assert is_newer(version) == newer
+    assert ("newer than the newest pinned one, 0.30.0" in title_of(version)) == newer
+    assert title_of("unknown") == "ComfyUI unknown"
+
+
+def test_the_check_on_a_newer_comfyui_says_so_in_its_title(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    made = Environment(Path(sys.executable), tmp_path, "99.0.0", tmp_path)
+    monkeypatch.setattr(run, "ensure_environment", lambda *args, **kwargs: made)
+    monkeypatch.setattr(run.subprocess, "run", lambda *args, **kwargs: Done())
+    monkeypatch.setattr(sys, "argv", ["run.py", "--comfyui", str(tmp_path), "tests/unit"])
+    assert run.main() == 0
+    title = f"pytest on ComfyUI 99.0.0, newer than the newest pinned one, {VERSION}"
+    assert capsys.readouterr().err.count(title) == 2, "above the output and in the list at the end"
+
+
+class Done:
+    """A check that has passed."""
+
+    returncode = 0
 
 
 def test_unpinned_version_names_the_pinned_ones(tmp_path: Path) -> None:

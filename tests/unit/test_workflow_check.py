@@ -55,8 +55,8 @@ INFO: dict[str, Any] = {
 }
 
 
-def example(**codec: Any) -> dict[str, Any]:
-    graph = Graph(INFO, "example")
+def example(info: dict[str, Any] = INFO, **codec: Any) -> dict[str, Any]:
+    graph = Graph(info, "example")
     with graph.group("Read me"):
         graph.note("text", 100)
     with graph.group("Work"):
@@ -75,6 +75,18 @@ def test_what_the_builder_makes_is_right_and_runs() -> None:
     assert prompt["3"]["inputs"] == {"model": ["2", 0], "seed": 0, "cfg": 3}
     assert prompt["4"]["inputs"] == {"anything": ["3", 0], "codec": "auto"}
     assert as_json(workflow).count("\n") > len(workflow["nodes"])
+
+
+def test_an_input_that_the_page_hides_needs_no_value_and_takes_no_room() -> None:
+    """As the old codec input of SaveVideo, whose place a choice within the format has taken."""
+    inputs = INFO["Save"]["input"]
+    hidden = [inputs["required"]["codec"][0], {**inputs["required"]["codec"][1], "hidden": True}]
+    save = {**INFO["Save"], "input": {**inputs, "optional": {"old_codec": hidden}}}
+    newer = {**INFO, "Save": save}
+    older = example()
+    assert problems(older, newer) == []
+    assert to_prompt(older, newer) == to_prompt(older, INFO)
+    assert as_json(example(newer)) == as_json(older)
 
 
 def test_choices_with_inputs_of_their_own() -> None:
