@@ -12,9 +12,10 @@ Blocks and host write into hidden states in place, so every snapshot is a clone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 
@@ -58,6 +59,8 @@ class TapPoint:
     module: torch.nn.Module | None = None
 
 
+Outliving = Callable[[], AbstractContextManager[Any]]
+
 Decide = Callable[[torch.Tensor, torch.Size, bool], "Streams | None"]
 """Given the signal ``[B, L, D]``, the shape of the hidden state and whether blocks must run: the
 residual to put in place, or None to compute."""
@@ -75,10 +78,25 @@ class Evaluation:
         first blocks, with what the tap reads.
     tap
         Where the signal is read when there are no first blocks.
+    outliving
+        The context in which tensors are made that are there until the network has returned or
+        longer; the host may lay out what a network allocates by itself.
+    wants_output
+        Whether a computed evaluation is to keep a copy of the image stream after the last skippable
+        block.
     """
 
-    def __init__(self, plan: BlockPlan, decide: Decide, tap: TapPoint | None = None) -> None:
+    def __init__(
+        self,
+        plan: BlockPlan,
+        decide: Decide,
+        tap: TapPoint | None = None,
+        outliving: Outliving = nullcontext,
+        wants_output: bool = False,
+    ) -> None:
         self._plan = plan
+        self.outliving = outliving
+        self._wants_output = wants_output
         self._decide = decide
         self._tap = tap or TapPoint()
         self._tapped: torch.Tensor | None = None
@@ -90,7 +108,7 @@ class Evaluation:
         self.must_run = False
         self.hidden_shape: torch.Size | None = None
         self.output: torch.Tensor | None = None
-        """Image stream after the last skippable block, on computed evaluations."""
+        """Image stream after the last skippable block, on computed evaluations, where wanted."""
         self.signal: torch.Tensor | None = None
         self.residual: Streams | None = None
         self.returned = False
@@ -244,7 +262,7 @@ def _run_output_tap(
     kwargs: dict[str, Any],
 ) -> Any:
     output = original(*args, **kwargs)
-    if evaluation._tapped is None:
+    if evaluation._tapped is None and evaluation.signal is None:
         evaluation._tapped = output
     return output
 
@@ -290,6 +308,24 @@ def _run_last(
     return output
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _outliving(
+    function: Callable[Concatenate[Evaluation, P], R],
+) -> Callable[Concatenate[Evaluation, P], R]:
+    """Make what a function allocates in the evaluation's context for that."""
+
+    @wraps(function)
+    def outside(evaluation: Evaluation, *args: P.args, **kwargs: P.kwargs) -> R:
+        with evaluation.outliving():
+            return function(evaluation, *args, **kwargs)
+
+    return outside
+
+
+@_outliving
 def _enter(
     evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
@@ -308,6 +344,7 @@ def _note_call(
             evaluation._tokens[name] = tokens.shape[1]
 
 
+@_outliving
 def _begin(
     evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
@@ -316,12 +353,18 @@ def _begin(
     evaluation._entry = {name: stack.read_input(name, args, kwargs) for name in kept}
     tap = evaluation._tap.tap
     if tap == HIDDEN_STATE:
-        _settle(evaluation, evaluation._entry[IMAGE])
+        _settle_on(evaluation, evaluation._entry[IMAGE])
     elif tap.output and evaluation._tapped is not None:
-        _settle(evaluation, evaluation._tapped)
+        _settle_on(evaluation, evaluation._tapped)
+        evaluation._tapped = None
 
 
+@_outliving
 def _settle(evaluation: Evaluation, signal: torch.Tensor) -> None:
+    _settle_on(evaluation, signal)
+
+
+def _settle_on(evaluation: Evaluation, signal: torch.Tensor) -> None:
     """Decide on the streams as they entered the first block."""
     streams = evaluation._entry
     assert streams is not None
@@ -330,6 +373,7 @@ def _settle(evaluation: Evaluation, signal: torch.Tensor) -> None:
     _apply_decision(evaluation, streams)
 
 
+@_outliving
 def _take_decision(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
     before = evaluation._before
     if before is None:
@@ -363,6 +407,7 @@ def _hand_through(stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, An
     return stack.pack_output({s: stack.read_input(s, args, kwargs) for s in stack.outputs})
 
 
+@_outliving
 def _capture(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
     base = evaluation._base
     if base is None:
@@ -371,10 +416,12 @@ def _capture(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
     streams = evaluation.split(stack, output)
     if any(streams[name].shape != base[name].shape for name in base):
         return  # the skippable blocks change the number of tokens: no residual
-    evaluation.output = streams[IMAGE]
+    if evaluation._wants_output:
+        evaluation.output = streams[IMAGE].clone()
     evaluation.residual = {name: _difference(streams[name], base[name]) for name in base}
 
 
+@_outliving
 def _restore(
     evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:

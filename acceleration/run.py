@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 
 from .branches import Branch, Branches, Memory
 from .errors import AccelerationError
-from .evaluation import BlockPlan, Evaluation, TapPoint
+from .evaluation import BlockPlan, Evaluation, Outliving, TapPoint
 from .families import Structure, Tap, describe
 from .forecast import Streams
 from .gates import installed
@@ -56,6 +57,12 @@ class Call:
     """Shows parts of our own work to a profiler."""
     conds: int = 1
     """How many prompts are evaluated in this batch."""
+    obstacle: Callable[[Sequence[torch.nn.Module]], str | None] = lambda blocks: None
+    """Why the host would not call gates on these blocks, or None."""
+    leave_out: Callable[[Sequence[torch.nn.Module]], Any] = lambda blocks: None
+    """Told of the blocks that are not going to run in this evaluation, once that is decided."""
+    outliving: Outliving = nullcontext
+    """The context in which tensors that outlive the evaluation are made."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +258,12 @@ class SamplingRun:
         self, call: Call, target: Target, branch: Branch, place: Place
     ) -> tuple[Any, Decision]:
         assert target.info is not None and target.plan is not None
+        structure, plan = target.info.structure, target.plan
+        found = structure.blocks(call.network)
+        idle = structure.idle_blocks(call.network, plan.last)
+        obstacle = call.obstacle([block for _, block in found])
+        if obstacle is not None:
+            return self._recompute(call, obstacle, "not accelerated")
         policy = self._branches.policy(branch, _identity(call.network), target.info)
         decisions: list[Decision] = []
 
@@ -261,14 +274,19 @@ class SamplingRun:
                 blocked = outside or self._blocked(branch, shape, must_run)
                 decision = policy.decide(branch.name, place.step, signal, blocked)
                 decisions.append(decision)
-                return branch.forecast.predict(place.position, signal) if decision.reuse else None
+                if not decision.reuse:
+                    return None
+                residual = branch.forecast.predict(place.position, signal)
+                skipped = [*found[plan.first : plan.last + 1], *idle]
+                call.leave_out([block for _, block in skipped])
+                return residual
 
-        evaluation = Evaluation(target.plan, decide, _tap_point(target, call.network))
-        structure = target.info.structure
-        idle = structure.idle_blocks(call.network, target.plan.last)
+        evaluation = Evaluation(
+            plan, decide, _tap_point(target, call.network), call.outliving, policy.wants_output
+        )
         dropped: str | None = None
         try:
-            with installed(evaluation.gates_for(structure.blocks(call.network), idle)):
+            with installed(evaluation.gates_for(found, idle)):
                 output = call.execute()
         except Exception as error:
             dropped = self._branches.why_dropped(error, call.device, evaluation.holds)

@@ -14,6 +14,7 @@ from ..report import RunReport
 from ..run import Call, SamplingRun
 from ..schedule import Schedule
 from ..timing import unmarked
+from . import prefetch
 from .levers import PROFILE_KEY, argument, lever_of, put, require_model
 from .live import LiveNode
 from .memory import HostMemory, expected_branches, hidden_bytes
@@ -165,6 +166,9 @@ class CachingAttachment:
                 device=x.device,
                 mark=getattr(options.get(PROFILE_KEY), "mark", unmarked),
                 conds=len(options.get("cond_or_uncond", ())),
+                obstacle=prefetch.obstacle,
+                leave_out=prefetch.leave_out,
+                outliving=prefetch.outliving,
             )
         )
 

@@ -60,6 +60,9 @@ class Policy(Protocol):
     tap: Tap | None
     """With no first blocks: where the signal is read; None takes the hidden state."""
 
+    wants_output: bool
+    """Whether ``computed`` is to get the output."""
+
     def decide(self, branch: str, step: int, signal: torch.Tensor, blocked: str | None) -> Decision:
         """Reuse or compute?
 
@@ -73,8 +76,8 @@ class Policy(Protocol):
     ) -> None:
         """The evaluation was computed.
 
-        ``signal`` may be kept; ``output``, the image stream after the last skippable block, is
-        the host's and may only be looked at.
+        ``signal`` may be kept, and so may ``output``, the image stream after the last skippable
+        block, which is None unless it is wanted.
         """
         ...
 

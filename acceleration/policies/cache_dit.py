@@ -32,6 +32,8 @@ class CacheDiTPolicy:
 
     tap: Tap | None = None
 
+    wants_output = False
+
     def __init__(self, settings: CacheDiTSettings, info: RunInfo) -> None:
         self.first_blocks = settings.Fn_compute_blocks
         self.last_blocks = settings.Bn_compute_blocks

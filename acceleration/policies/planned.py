@@ -43,6 +43,7 @@ class PlannedPolicy:
 
     first_blocks = FIRST_BLOCKS
     last_blocks = 0
+    wants_output = False
     tap: Tap | None = None
 
     def __init__(self, info: RunInfo, share: float) -> None:

@@ -30,6 +30,7 @@ class RecordingPolicy:
 
     first_blocks = 0
     last_blocks = 0
+    wants_output = True
     max_age = math.inf
 
     def __init__(self, info: RunInfo, recording: Recording, tap: Tap | None) -> None:
@@ -46,7 +47,7 @@ class RecordingPolicy:
         if output is None:
             return
         last = self._last.get(branch)
-        self._last[branch] = (signal, output.clone())
+        self._last[branch] = (signal, output)
         if last is None or last[0].shape != signal.shape:
             return
         change = relative_change(signal, last[0]), relative_change(output, last[1])

@@ -45,6 +45,7 @@ class TeaCachePolicy:
 
     first_blocks = 0
     last_blocks = 0
+    wants_output = False
 
     def __init__(self, settings: TeaCacheSettings, info: RunInfo, fit: TeaCacheFit) -> None:
         self._settings = settings
