@@ -21,7 +21,7 @@ result is given such that the step is by the results themselves.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -123,14 +123,18 @@ class Corrector:
         self, sigma: float, denoised: torch.Tensor, share: float, owed: torch.Tensor | None
     ) -> torch.Tensor:
         """The result for which the sampler steps by its formula and what is owed."""
-        more = owed
+        given, more = denoised, owed
         if share and self._excess is not None:
             more = self._excess * share if owed is None else owed.add(self._excess, alpha=share)
         if more is not None:
             more = more / (1 + share)
+            # Where the sum is no number nothing is given back, then or later; the result stays.
+            given = denoised + more
+            finite = given.isfinite()
+            given, more = torch.where(finite, given, denoised), torch.where(finite, more, 0.0)
         if self.look_back is not None:
             self._before, self._excess = (sigma, denoised.clone()), more
-        return denoised if more is None else denoised + more
+        return given
 
     def _owed(self, sigma: float, denoised: torch.Tensor) -> torch.Tensor | None:
         """What interpolation makes of the gap, less what was made of it."""
@@ -163,3 +167,26 @@ class Corrector:
             kept[1] if kept is not None else None for kept in (self._known, self._before)
         )
         return [t for t in (known, before, self._spent, self._excess) if t is not None]
+
+
+def leave_parts(
+    given: torch.Tensor, denoised: torch.Tensor, lengths: Sequence[int], left: Sequence[bool]
+) -> torch.Tensor:
+    """What the sampler shall take, with some parts of a flat latent ``[B, 1, N]`` as they came.
+
+    Some networks run a part of the latent, such as the sound beside a picture, on noise of its own.
+    The weights above are those of the sampler's sigmas, and would harm it.
+
+    Parameters
+    ----------
+    lengths
+        Numbers of every part, in order.
+    left
+        Which parts are left alone.
+    """
+    if given is denoised or not any(left):
+        return given
+    if denoised.ndim != 3 or sum(lengths) != denoised.shape[-1]:
+        return denoised  # another patch has made another latent of it
+    pairs = zip(given.split(lengths, -1), denoised.split(lengths, -1), left, strict=True)
+    return torch.cat([came if alone else gave for gave, came, alone in pairs], dim=-1)

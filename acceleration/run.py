@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from .branches import NO_RESIDUAL, NOT_FINITE, Branch, Branches, Meeting, Memory
+from .corrector import leave_parts
 from .errors import AccelerationError
 from .evaluation import BlockPlan, Evaluation, Look, Outliving, Pass, TapPoint
 from .families import Structure, Tap, describe
@@ -75,6 +76,8 @@ class Call:
     """Shows parts of our own work to a profiler."""
     conds: int = 1
     """How many prompts are evaluated in this batch."""
+    part_lengths: tuple[int, ...] = ()
+    """Numbers a batch item of every part of a latent that holds several, flat: ``[B, 1, N]``."""
     obstacle: Callable[[Sequence[torch.nn.Module]], str | None] = lambda blocks: None
     """Why the host would not call gates on these blocks, or None."""
     leave_out: Callable[[Sequence[torch.nn.Module]], Any] = lambda blocks: None
@@ -519,7 +522,27 @@ class SamplingRun:
         skipped = any(outcome.decision.reuse for outcome in course.outcomes)
         with course.call.mark("correction"):
             note = corrector.skipped if skipped else corrector.computed
-            return note(course.sigma, target, output)
+            given = note(course.sigma, target, output)
+            return self._parts_left(course.call, given, output)
+
+    def _parts_left(self, call: Call, given: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """What the corrector gives, but for parts whose noise is not the sampler's."""
+        lengths = call.part_lengths
+        if len(lengths) < 2:
+            return given
+        info = self._targets.get(_identity(call.network), Target()).info
+        parts = info.structure.family.parts if info is not None else ()
+        # Of a part that nobody described it is not known.
+        own = [part.own_noise for part in parts] or [False]
+        left = [own[i] if i < len(own) else True for i in range(len(lengths))]
+        if any(left):
+            names = [part.name for part in parts] or ["the first part"]
+            names += [f"part {i + 1}" for i in range(len(names), len(lengths))]
+            alone = " and ".join(name for name, on in zip(names, left, strict=False) if on)
+            self.report.notice(
+                f"the corrector leaves {alone} alone, as its noise is not the sampler's"
+            )
+        return leave_parts(given, output, lengths, left)
 
     def _blocked(self, meeting: Meeting, look: Look) -> str | None:
         branch = meeting.branch

@@ -1,7 +1,8 @@
-"""Looking at the first blocks' residual without reading all of it, and comparing it."""
+"""Looking at residuals without reading all of them or waiting for the device."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -26,6 +27,14 @@ def thinned(signal: torch.Tensor) -> torch.Tensor:
     # Rows of pictures are mostly of even length; an odd stride meets all of their columns.
     every += 1 - every % 2
     return (tokens[:, ::every] if tokens.ndim > 2 else tokens[::every]).clone()
+
+
+def finite_or(value: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """``value``, with ``other`` written into it where it is infinite or no number.
+
+    Half precision ends at 65504, which a difference times a few reaches.
+    """
+    return torch.where(value.abs() < math.inf, value, other, out=value)
 
 
 def relative_change(now: torch.Tensor, before: torch.Tensor) -> torch.Tensor:

@@ -40,6 +40,14 @@ class Arg(NamedTuple):
         return value if self.item is None or value is None else value[self.item]
 
 
+class LatentPart(NamedTuple):
+    """One part of a latent that holds several, such as the sound beside a picture."""
+
+    name: str
+    own_noise: bool = False
+    """Whether the network runs it on another noise schedule than the sampler's."""
+
+
 @dataclass(frozen=True)
 class BlockStack:
     """One ModuleList of like blocks.
@@ -239,6 +247,9 @@ class Family:
         What people call the models of this family, for the table in the README.
     side
         Blocks beside the main ones.
+    parts
+        Parts of the latent in their order, where the host packs several into one. Without them
+        only the first is taken to have the sampler's noise.
     tap
         TeaCache's input; None takes the hidden state before the first block.
     fits
@@ -262,6 +273,7 @@ class Family:
     refused: str = ""
     models: str = ""
     side: tuple[SideBlocks, ...] = ()
+    parts: tuple[LatentPart, ...] = ()
     tap: Tap | None = None
     fits: tuple[TeaCacheFit, ...] = ()
     choose_fit: Callable[[Any], str | None] | None = None

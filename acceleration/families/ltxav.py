@@ -1,6 +1,6 @@
 """LTX-2: video and audio travel through the blocks as one tuple, and both are results."""
 
-from .base import IMAGE, Arg, BlockStack, Family, Tap
+from .base import IMAGE, Arg, BlockStack, Family, LatentPart, Tap
 
 AUDIO = "audio"
 
@@ -17,6 +17,7 @@ FAMILY = Family(
     ),
     results=(IMAGE, AUDIO),
     is_video=True,
+    parts=(LatentPart("picture"), LatentPart("sound")),
     resident_from_gb=70.0,
     models="LTX-2, LTX-2.3",
     tap=Tap("attn1"),

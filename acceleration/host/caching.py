@@ -236,6 +236,7 @@ def _call(
         device=x.device,
         mark=getattr(options.get(PROFILE_KEY), "mark", unmarked),
         conds=len(options.get("cond_or_uncond", ())),
+        part_lengths=tuple(math.prod(one[1:]) for one in kwargs.get("latent_shapes") or ()),
         obstacle=prefetch.obstacle,
         leave_out=prefetch.leave_out,
         outliving=prefetch.outliving,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dit_acceleration_pack.acceleration import corrector
-from dit_acceleration_pack.acceleration.corrector import SAMPLERS, Corrector
+from dit_acceleration_pack.acceleration.corrector import SAMPLERS, Corrector, leave_parts
 
 # To some noise that is left: the very last step takes the result as it is, whatever was before.
 SIGMAS = tuple(1 - 0.07 * i for i in range(13))
@@ -169,3 +169,20 @@ def test_the_tensors_of_the_host_are_left_alone() -> None:
     second = given.computed(0.6, 0.5, denoised + 1)
     assert torch.equal(denoised, kept)
     assert (second - taken).abs().max() < 2
+
+
+def test_what_is_given_back_never_makes_a_result_infinite() -> None:
+    given = Corrector(SAMPLERS["dpmpp_2m"])
+    denoised = torch.full((1, 2), 6e4, dtype=torch.float16)
+    given.computed(1.0, 0.9, denoised)
+    given.skipped(0.9, 0.8, -denoised)
+    for sigma in (0.8, 0.7, 0.6):
+        assert given.computed(sigma, sigma - 0.1, denoised).isfinite().all()
+
+
+def test_parts_with_noise_of_their_own_are_left_alone() -> None:
+    came, gave = torch.zeros(1, 1, 5), torch.ones(1, 1, 5)
+    found = leave_parts(gave, came, [3, 2], [False, True])
+    assert found.flatten().tolist() == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert leave_parts(gave, came, [3, 2], [False, False]) is gave
+    assert leave_parts(gave, came, [4, 2], [False, True]) is came, "another latent"
