@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from .compact import BF16, FP8
 from .errors import AccelerationError, MissingPackageError
 from .parking import Parking, kept_in
 from .residual_store import ResidualStore, tensors_of
+from .signals import finite_or
 
 if TYPE_CHECKING:
     from .settings import CacheDiTSettings
@@ -32,6 +33,13 @@ PREFIX = "Fn_residual"
 
 # Parts of the calibrators' states that update() overwrites without reading them.
 _OVERWRITTEN = ("dY_prev", "F_km1", "F_full_prev")
+
+# The last computed tensor in the calibrators' states.
+_LAST: dict[str, Callable[[Any], torch.Tensor]] = {
+    "taylorseer": lambda state: state.state["dY_current"][0],
+    "foca": lambda state: state.F_full,
+    "dmd": lambda state: state.snapshots[-1][1],
+}
 
 
 def is_installed() -> bool:
@@ -252,7 +260,7 @@ class CalibratedStream:
         with self._fetched(device, leave=("dY_prev",)):
             self._state.current_step = position
             result: torch.Tensor = self._calibrator.approximate(name=self.NAME)
-        return result
+            return finite_or(result, _LAST[self._kind](self._state))
 
     @contextmanager
     def _fetched(self, device: torch.device, leave: tuple[str, ...]) -> Iterator[None]:

@@ -1,8 +1,9 @@
 """What to put in place of the skipped blocks: forecasts of their residual.
 
 A residual is what the skipped blocks add to the hidden state, one tensor a stream. Every forecast
-can be used by every policy. ``position`` is the place in the schedule (see ``schedule``) and
-``signal`` the residual of the first blocks, which is known on skipped evaluations too.
+can be used by every policy; where one is no finite number it is the last residual. ``position`` is
+the place in the schedule (see ``schedule``) and ``signal`` the residual of the first blocks, which
+is known on skipped evaluations too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 
 from .cache_dit_adapter import CalibratedStream
 from .residual_store import Kept, ResidualStore, tensors_of
-from .signals import thinned
+from .signals import finite_or, thinned
 
 Streams = dict[str, torch.Tensor]
 
@@ -156,7 +157,7 @@ class _Followed:
                 shape = (-1,) + (1,) * (value.ndim - 1)
                 difference = history[-1 - k] - history[-2 - k]
                 value = torch.addcmul(value, weight.to(value.dtype).view(shape), difference)
-            result[name] = value
+            result[name] = finite_or(value, last[name])
         return result
 
     def _progress(self, position: float, signal: torch.Tensor) -> list[torch.Tensor]:

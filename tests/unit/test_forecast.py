@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dit_acceleration_pack.acceleration import forecast as forecasts
 from dit_acceleration_pack.acceleration.forecast import RIDGE, Streams, make_forecast
 from dit_acceleration_pack.acceleration.residual_store import ResidualStore, bytes_of
 
@@ -178,3 +179,42 @@ def test_blend_goes_as_far_as_the_last_residual_allows(
     for position, residual in enumerate(residuals):
         forecast.update(float(position), image(residual), tensor(float(position)))
     assert value(forecast.predict(3.0, tensor(3.0))) == [pytest.approx(expected)]
+
+
+KINDS = ["none", "taylorseer", "foca", "dmd", "trajectory", "blend"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_half_precision_overflows_the_last_residual_stands(kind: str) -> None:
+    """One of two numbers leaves the range of fp16 when it goes on as it did."""
+    forecast = make_forecast(kind, 1, store())
+    for position in range(4):
+        residual = torch.tensor([[[30.0 * position, 20000.0 * position]]], dtype=torch.float16)
+        forecast.update(float(position), {"image": residual}, tensor(1.0 + position))
+    small, large = forecast.predict(9.0, tensor(10.0))["image"].flatten().tolist()
+    assert large == 60000.0
+    assert small == 90.0 if kind in ("none", "dmd") else small > 90.0, "the other goes on"
+
+
+@pytest.mark.parametrize("kind", ["trajectory", "blend"])
+def test_signals_that_overflow_hold_the_last_residual(kind: str) -> None:
+    forecast = make_forecast(kind, 1, store())
+    for position, signal in enumerate((-60000.0, 60000.0, -60000.0)):
+        half = torch.full((1, 1, 2), signal, dtype=torch.float16)
+        forecast.update(float(position), image(float(position)), half)
+    assert value(forecast.predict(3.0, torch.full((1, 1, 2), 60000.0).half())) == [2.0]
+
+
+@pytest.mark.parametrize("kind", ["trajectory", "blend"])
+def test_finite_forecasts_keep_every_bit(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def predicted() -> torch.Tensor:
+        forecast = make_forecast(kind, 2, store())
+        generator = torch.Generator().manual_seed(1)
+        for position in range(3):
+            residual, signal = (torch.randn(2, 5, 4, generator=generator) for _ in range(2))
+            forecast.update(float(position), {"image": residual}, signal)
+        return forecast.predict(3.0, torch.randn(2, 5, 4, generator=generator))["image"]
+
+    checked = predicted()
+    monkeypatch.setattr(forecasts, "finite_or", lambda value, other: value)
+    assert torch.equal(checked, predicted())
