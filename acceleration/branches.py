@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 import torch
 
-from .corrector import SAMPLERS, Corrector
+from .corrector import SAMPLERS
 from .forecast import Forecast, make_forecast
+from .parted_corrector import PartedCorrector
 from .policies import Policy, RunInfo, Technique
 from .report import RunReport
 from .residual_store import ResidualStore, StoreFullError, bytes_of
@@ -43,7 +44,7 @@ class Branch:
     label: str
     device: torch.device
     forecast: Forecast
-    corrector: Corrector | None = None
+    corrector: PartedCorrector | None = None
     policy: Policy | None = None
     position: float | None = None
     shape: torch.Size | None = None
@@ -88,11 +89,11 @@ class Branches:
         technique = self._technique
         return make_forecast(technique.calibrator, technique.taylorseer_order, self._store)
 
-    def _new_corrector(self) -> Corrector | None:
+    def _new_corrector(self) -> PartedCorrector | None:
         """A corrector that owes nothing, where the user and the sampler allow one."""
         if not self._technique.corrector or self._sampler not in SAMPLERS:
             return None
-        return Corrector(SAMPLERS[self._sampler])
+        return PartedCorrector(SAMPLERS[self._sampler])
 
     def policy(self, branch: Branch, network: int, info: RunInfo) -> Policy:
         """The policy that decides for a branch: one for each device and network."""

@@ -21,6 +21,7 @@ from .evaluation import BlockPlan, Evaluation, TapPoint
 from .families import Structure, Tap, describe
 from .forecast import Streams
 from .gates import installed
+from .latent_parts import Noisy, Stretch, stretches_of, told
 from .live import Guarded, Listener
 from .policies import Decision, RunInfo, Technique
 from .probing import probe
@@ -54,6 +55,8 @@ class Call:
     device: torch.device
     mark: Mark = unmarked
     """Shows parts of our own work to a profiler."""
+    noisy: Noisy | None = None
+    """What the model is given, for what must tell parts of the latent apart."""
     conds: int = 1
     """How many prompts are evaluated in this batch."""
 
@@ -322,7 +325,18 @@ class SamplingRun:
             return output
         with call.mark("correction"):
             note = corrector.skipped if skipped else corrector.computed
-            return note(place.sigma, target, output)
+            x, parts = self._parts(call)
+            sentence = told(parts) if skipped else None
+            if sentence is not None:
+                self.report.notice(sentence)
+            return note(place.sigma, target, output, x, parts)
+
+    def _parts(self, call: Call) -> tuple[torch.Tensor | None, tuple[Stretch, ...]]:
+        """The sample, and the parts of it whose noise differs."""
+        info = self._targets.get(_identity(call.network), Target()).info
+        family = info.structure.family if info is not None else None
+        x = call.noisy.x if call.noisy is not None else None
+        return x, stretches_of(call.noisy, family, call.network)
 
     def _blocked(self, branch: Branch, shape: torch.Size, must_run: bool) -> str | None:
         if must_run:

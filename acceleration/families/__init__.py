@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from .base import Arg, BlockStack, CacheDiTPreset, Family, SideBlocks, Structure, Tap, TeaCacheFit
+from .base import (
+    Arg,
+    BlockStack,
+    CacheDiTPreset,
+    Family,
+    LatentPart,
+    OwnNoise,
+    SideBlocks,
+    Structure,
+    Tap,
+    TeaCacheFit,
+)
 from .registry import FAMILIES, describe
 
 __all__ = [
@@ -11,6 +22,8 @@ __all__ = [
     "BlockStack",
     "CacheDiTPreset",
     "Family",
+    "LatentPart",
+    "OwnNoise",
     "SideBlocks",
     "Structure",
     "Tap",

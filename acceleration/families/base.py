@@ -196,6 +196,38 @@ class CacheDiTPreset(NamedTuple):
     source: str
 
 
+@dataclass(frozen=True)
+class OwnNoise:
+    """The noise of a part of the latent that a network does not run on the sampler's sigmas.
+
+    The sampler steps by ``(x - D)/σ`` all over the latent. For a part whose noise is ``s(σ)`` such
+    a network returns its velocity v times the slope: ``(x - D)/σ = v ds/dσ``.
+
+    Two of one kind with the same figures are equal.
+    """
+
+    def sigma(self, sigma: float) -> float:
+        """The part's sigma s at the sampler's."""
+        raise NotImplementedError
+
+    def slope(self, sigma: float) -> float:
+        """``ds/dσ``, above 0."""
+        raise NotImplementedError
+
+
+class LatentPart(NamedTuple):
+    """One part of a latent that holds several, such as the sound beside a picture.
+
+    ``noise``, given the network and the evaluation's ``transformer_options``, tells the part's
+    noise; without it the part has the sampler's. A part whose noise is not ``known`` is left alone
+    by all that would need it.
+    """
+
+    name: str
+    noise: Callable[[Any, Mapping[str, Any]], OwnNoise] | None = None
+    known: bool = True
+
+
 GENERAL_PRESET = CacheDiTPreset("every model", {}, "SGLang-Diffusion's defaults")
 
 
@@ -236,6 +268,8 @@ class Family:
     resident_from_gb
         Free memory in GB from which SGLang-Diffusion's automatic mode keeps the transformer on the
         device; 0 takes its general figures, 45 for pictures and 120 for video.
+    parts
+        Parts of the latent in their order, where the host packs several into one.
     """
 
     name: str
@@ -252,6 +286,7 @@ class Family:
     choose_fit: Callable[[Any], str | None] | None = None
     cache_dit: tuple[CacheDiTPreset, ...] = (GENERAL_PRESET,)
     resident_from_gb: float = 0.0
+    parts: tuple[LatentPart, ...] = ()
 
     @property
     def resident_gb(self) -> float:

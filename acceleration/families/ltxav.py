@@ -1,6 +1,6 @@
 """LTX-2: video and audio travel through the blocks as one tuple, and both are results."""
 
-from .base import IMAGE, Arg, BlockStack, Family, Tap
+from .base import IMAGE, Arg, BlockStack, Family, LatentPart, Tap
 
 AUDIO = "audio"
 
@@ -20,4 +20,5 @@ FAMILY = Family(
     resident_from_gb=70.0,
     models="LTX-2, LTX-2.3",
     tap=Tap("attn1"),
+    parts=(LatentPart("picture"), LatentPart("sound")),
 )

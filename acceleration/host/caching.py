@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..configuration import Resolved
+from ..latent_parts import Noisy
 from ..policies import Technique
 from ..report import RunReport
 from ..run import Call, SamplingRun
@@ -164,6 +165,7 @@ class CachingAttachment:
                 label=branch_label(options),
                 device=x.device,
                 mark=getattr(options.get(PROFILE_KEY), "mark", unmarked),
+                noisy=Noisy(x, kwargs.get("latent_shapes") or (), options),
                 conds=len(options.get("cond_or_uncond", ())),
             )
         )

@@ -11,6 +11,7 @@ import torch
 
 from dit_acceleration_pack.acceleration import corrector
 from dit_acceleration_pack.acceleration.corrector import SAMPLERS, Corrector
+from dit_acceleration_pack.acceleration.families.minimax import Shifted
 
 # To some noise that is left: the very last step takes the result as it is, whatever was before.
 SIGMAS = tuple(1 - 0.07 * i for i in range(13))
@@ -169,3 +170,115 @@ def test_the_tensors_of_the_host_are_left_alone() -> None:
     second = given.computed(0.6, 0.5, denoised + 1)
     assert torch.equal(denoised, kept)
     assert (second - taken).abs().max() < 2
+
+
+# ---------------------------------------------------------------- noise of a part's own
+
+NOISE = Shifted(12.0, 3.0)
+STEPS = 24
+TWELVE = tuple(12 * s / (1 + 11 * s) for s in (1 - i / STEPS for i in range(STEPS)))
+COMPUTED = {0, 1, 2, 4, 7, 10, 13, 16, 19, 22}
+
+
+def sampled_by_velocity(
+    velocity: Result, computed: set[int], given: Corrector | None, hold: bool = True
+) -> torch.Tensor:
+    """Sample as the host does where the noise is s(σ) and the model's velocity is known.
+
+    What is skipped takes the velocity of the last computed one, or with ``hold`` off the right one.
+    """
+    x = torch.ones(2, 3, dtype=torch.float64)
+    last = 0.0
+    for i, (sigma, target) in enumerate(itertools.pairwise(TWELVE)):
+        if i in computed or not hold:
+            last = velocity(NOISE.sigma(sigma))
+        denoised = x - sigma * NOISE.slope(sigma) * last
+        if given is not None:
+            note = given.computed if i in computed else given.skipped
+            denoised = note(sigma, target, denoised, x)
+        x = x + (x - denoised) / sigma * (target - sigma)
+    return x
+
+
+def test_noise_of_its_own_is_the_shift_of_the_even_grid() -> None:
+    for even in (0.05, 0.5, 0.9):
+        sigma = 12 * even / (1 + 11 * even)
+        assert NOISE.sigma(sigma) == pytest.approx(3 * even / (1 + 2 * even))
+        wide = NOISE.sigma(sigma + 1e-6) - NOISE.sigma(sigma - 1e-6)
+        assert NOISE.slope(sigma) == pytest.approx(wide / 2e-6, rel=1e-4)
+    assert NOISE.sigma(1.0) == 1.0 and NOISE.sigma(0.0) == 0.0
+    assert math.isfinite(NOISE.sigma(12 / 11)) and math.isfinite(NOISE.slope(12 / 11))
+
+
+def test_exact_forecasts_of_a_perfect_model_owe_nothing() -> None:
+    """By the sampler's sigmas alone the corrector would take some of what was right."""
+    exact = sampled_by_velocity(lambda _: 2.0, COMPUTED, None, hold=False)
+    by_own = sampled_by_velocity(lambda _: 2.0, COMPUTED, Corrector(noise=NOISE), hold=False)
+    torch.testing.assert_close(by_own, exact, rtol=1e-12, atol=1e-12)
+    by_samplers = sampled_by_velocity(lambda _: 2.0, COMPUTED, Corrector(), hold=False)
+    assert (by_samplers - exact).abs().min() > 0.01
+
+
+def test_most_of_a_velocity_linear_in_the_own_noise_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not all: the samples within a gap have gone another way by then, and stay as they are."""
+
+    def velocity(own: float) -> float:
+        return 3.0 - 2.0 * own
+
+    computed = COMPUTED | {23}  # the last step ends without noise and gives nothing back
+    full = sampled_by_velocity(velocity, set(range(STEPS)), None)
+    held = sampled_by_velocity(velocity, computed, None) - full
+    half = sampled_by_velocity(velocity, computed, Corrector(noise=NOISE)) - full
+    monkeypatch.setattr(corrector, "GIVEN_BACK", 1.0)
+    whole = sampled_by_velocity(velocity, computed, Corrector(noise=NOISE)) - full
+    assert held.abs().min() > 0.05
+    assert whole.abs().max() < held.abs().min() / 4
+    torch.testing.assert_close(half, (held + whole) / 2)
+
+
+def test_noise_of_its_own_needs_the_sample() -> None:
+    with pytest.raises(ValueError, match="sample x"):
+        Corrector(noise=NOISE).computed(1.0, 0.9, torch.zeros(1, 2))
+
+
+def test_a_schedule_that_begins_without_noise_is_let_go() -> None:
+    given, zeros = Corrector(noise=NOISE), torch.zeros(1, 2)
+    given.computed(0.7, 0.6, zeros, zeros)
+    given.skipped(0.6, 0.5, zeros + 1, zeros)
+    assert given.computed(0.0, 0.5, zeros, zeros) is zeros
+
+
+# ---------------------------------------------------------------- what is no number
+
+
+@pytest.mark.parametrize("noise", [None, NOISE], ids=["sampler's", "own"])
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 3e38])
+@pytest.mark.parametrize("at", range(4))
+def test_what_is_no_number_does_not_spread(
+    at: int, bad: float, sampler: str, noise: Shifted | None
+) -> None:
+    """A result that the host made finite stays finite, and nothing is kept of the other."""
+    given, x = Corrector(SAMPLERS[sampler], noise), torch.zeros(1, 3)
+    clean = Corrector(SAMPLERS[sampler], noise)
+    computed = {0, 2, 4, 6, 8, 10, 12}
+    found = []
+    for i, (sigma, target) in enumerate(itertools.pairwise(SIGMAS)):
+        denoised = torch.tensor([[0.1, 0.2, 0.3]]) * (i + 1) ** 2
+        spoilt = denoised.clone()
+        if i == at:
+            spoilt[0, 1] = -bad
+            x = torch.full_like(x, 1.0)
+        notes = (c.computed if i in computed else c.skipped for c in (given, clean))
+        got, kept = (n(sigma, target, d, x) for n, d in zip(notes, (spoilt, denoised), strict=True))
+        assert torch.equal(got[:, ::2], kept[:, ::2])
+        if i != at:
+            assert got.isfinite().all()
+            found.append(got)
+    # What a sampler looks back at fades from step to step; else nothing of it is left.
+    if sampler == "euler":
+        assert torch.equal(found[-1], kept)
+    elif not math.isfinite(bad):
+        torch.testing.assert_close(found[-1], kept, rtol=1e-3, atol=0.0)
