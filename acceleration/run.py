@@ -10,6 +10,7 @@ import functools
 import logging
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
@@ -371,13 +372,14 @@ class SamplingRun:
 
     def give_up(self, device: torch.device, error: Exception) -> None:
         """Skip nothing from now on, as something of ours went wrong, and say so once."""
-        log.warning("Acceleration stopped in this run; sampling goes on.", exc_info=error)
         try:
             dropped = self._branches.why_dropped(error, device, held=True)
+            if dropped is None:
+                log_failure(error)
             self.run_plainly(dropped or failed_sentence(error))
             self._branches.free(device)
-        except Exception:
-            log.warning("What this run remembered is freed at its end.", exc_info=True)
+        except Exception as another:
+            log_failure(another)
             self._blocked_for_run = self._blocked_for_run or FAILED
 
     def _run(self, course: Course, model: Model) -> Any:
@@ -443,8 +445,10 @@ class SamplingRun:
                 raise
             sentence = dropped or failed_sentence(failure or error)
             reason = "out of memory" if dropped else WENT_WRONG
-            if dropped is None:
-                log.warning("Acceleration stopped in this run.", exc_info=failure)
+            if failure is not None and dropped is None:
+                log_failure(failure)
+            # Its traceback holds tensors of the evaluation, as the error's did.
+            failure = evaluation.failure = None
         else:
             if evaluation.failure is None and not evaluation.lost:
                 self._learn(course, evaluation)
@@ -618,6 +622,12 @@ class SamplingRun:
         self._reading = None
         self._listener.ended(report)
         return report
+
+
+def log_failure(error: Exception) -> None:
+    """Tell the log, in words: a record that refers to the error would keep its tensors alive."""
+    told = "".join(traceback.format_exception(error))
+    log.warning("Acceleration stopped here; sampling goes on.\n%s", told)
 
 
 def failed_sentence(error: Exception) -> str:

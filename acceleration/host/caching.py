@@ -14,7 +14,7 @@ from ..configuration import Resolved
 from ..errors import AccelerationError
 from ..policies import Technique
 from ..report import RunReport
-from ..run import Call, SamplingRun, failed_sentence
+from ..run import Call, SamplingRun, failed_sentence, log_failure
 from ..schedule import Schedule
 from ..timing import unmarked
 from . import prefetch
@@ -94,7 +94,7 @@ class CachingAttachment(Reports):
         except AccelerationError:
             raise
         except Exception as error:
-            log.warning("%s is off in this run; sampling goes on.", self.name, exc_info=error)
+            log_failure(error)
             self.last_report = RunReport(self.name, {}, explanation=failed_sentence(error))
             return executor(*args, **kwargs)
         options[KEY] = run
@@ -122,7 +122,7 @@ class CachingAttachment(Reports):
             if run is not None:
                 run.begin_prediction()
         except Exception as error:
-            log.warning("A prediction was not told from the one before.", exc_info=error)
+            log_failure(error)
         return executor(*args, **kwargs)
 
     def prepare_sampling(
@@ -211,7 +211,7 @@ class CachingAttachment(Reports):
 def _failed(run: SamplingRun | None, device: torch.device, error: Exception) -> None:
     """Something of ours went wrong before a run could see to it itself."""
     if run is None:
-        log.warning("Acceleration is off here; sampling goes on.", exc_info=error)
+        log_failure(error)
     else:
         run.give_up(device, error)
 

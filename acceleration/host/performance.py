@@ -15,6 +15,7 @@ from ..performance import PerformanceSettings, compiling, residency
 from ..performance.report import PerformanceReport
 from ..policies.planned import Planned
 from ..report import RunReport
+from ..run import log_failure
 from .attention import ATTENTION_KEY, attach_attention
 from .caching import KEY
 from .levers import COMPILE_KEY, Lever, Reports, argument, lever_of, put, require_model, without
@@ -66,7 +67,7 @@ class PerformanceAttachment(Reports):
         try:
             kwargs |= self._wishes(model, args, kwargs)
         except Exception as error:
-            log.warning("%s leaves the weights to ComfyUI.", NAME, exc_info=error)
+            log_failure(error)
         return executor(model, *args, **kwargs)
 
     def _wishes(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +97,7 @@ class PerformanceAttachment(Reports):
         try:
             wrappers, verdict, report, plain, live = self._opened(guider, args, kwargs)
         except Exception as error:
-            log.warning("%s is off in this run; sampling goes on.", NAME, exc_info=error)
+            log_failure(error)
             return executor(*args, **kwargs)
         finished = False
         mine = compiling.compiles(verdict)
@@ -120,7 +121,7 @@ class PerformanceAttachment(Reports):
                 plain.outcome = "finished" if finished else "interrupted"
                 live.ended(plain)
             except Exception as error:
-                log.warning("The report of %s is not whole.", NAME, exc_info=error)
+                log_failure(error)
 
     def _opened(
         self, guider: Any, args: tuple[Any, ...], kwargs: dict[str, Any]

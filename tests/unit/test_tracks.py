@@ -37,7 +37,7 @@ def test_a_lone_track_goes_on() -> None:
     assert chosen([lone], [0.12]).track is lone
 
 
-@pytest.mark.parametrize(("change", "jumps"), [(0.39, False), (0.41, True), (math.inf, True)])
+@pytest.mark.parametrize(("change", "jumps"), [(0.49, False), (0.51, True), (math.inf, True)])
 def test_a_jump_is_far_and_farther_than_usual(change: float, jumps: bool) -> None:
     lone = track(shown=(0.1, 0.15))
     assert chosen([lone], [change]) == Choice(lone, jumped=jumps)
