@@ -108,6 +108,8 @@ class Pass:
     signal: torch.Tensor | None = None
     residual: Streams | None = None
     returned: bool = False
+    ended: bool = False
+    """Whether the last gate was reached."""
 
     @property
     def skipped(self) -> bool:
@@ -168,6 +170,8 @@ class Evaluation:
         self.passes: list[Pass] = []
         self.failure: Exception | None = None
         """What went wrong in our own work."""
+        self.tangled = False
+        """Whether blocks were called again before a pass had ended: nothing tells whose is what."""
         # Read by the handlers, which call nothing of ours that is not guarded.
         self.skips = False
         """Whether blocks are handed through now."""
@@ -396,6 +400,8 @@ def _begin_pass(
     evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     evaluation._begins()
+    if evaluation.passes and not evaluation.now.ended:
+        evaluation.tangled = True
     evaluation.skips = evaluation.undecided = False
     now = Pass()
     evaluation.passes.append(now)
@@ -481,9 +487,15 @@ def _hand_through(
     return stack.pack_output({s: stack.read_input(s, args, kwargs) for s in stack.outputs})
 
 
+def _end_pass(evaluation: Evaluation) -> None:
+    evaluation.tangled = evaluation.tangled or evaluation.now.ended
+    evaluation.now.ended = True
+
+
 @guarded
 def _capture(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
     now = evaluation.now
+    _end_pass(evaluation)
     base = now.base
     if base is None:
         return
@@ -502,6 +514,7 @@ def _restore(
 ) -> Any:
     restored = evaluation.now.restored
     assert restored is not None
+    _end_pass(evaluation)
     evaluation.now.returned = True
     if stack.is_joined:
         joined = stack.read_input(JOINED, args, kwargs)

@@ -58,6 +58,11 @@ LAST_BLOCK_REPLACED = (
     "another patch replaces the last block of this model, so caching was switched off for this run"
 )
 
+CALLED_AGAIN = (
+    "this model calls its blocks more than once in some evaluations, mostly to keep what they make "
+    "of the prompt; these evaluations were computed and nothing of them was reused"
+)
+
 
 @dataclass(frozen=True)
 class Call:
@@ -450,12 +455,15 @@ class SamplingRun:
             # Its traceback holds tensors of the evaluation, as the error's did.
             failure = evaluation.failure = None
         else:
-            if evaluation.failure is None and not evaluation.lost:
+            mixed = evaluation.tangled and any(each.skipped for each in evaluation.passes)
+            if evaluation.failure is None and not evaluation.lost and not mixed:
                 self._learn(course, evaluation)
                 if not course.outcomes:
                     course.add(Decision(False, "first blocks not called"))
                 return output
             sentence, reason = LAST_BLOCK_REPLACED, "last block not called"
+            if mixed:
+                sentence, reason = CALLED_AGAIN, "blocks called again"
             if evaluation.failure is not None:  # somebody's patch kept it to itself
                 sentence, reason = failed_sentence(evaluation.failure), WENT_WRONG
         # Not before: the error's traceback kept the tensors of the evaluation alive.
@@ -488,6 +496,9 @@ class SamplingRun:
     def _learn(self, course: Course, evaluation: Evaluation) -> None:
         """Remember what was computed; the output is right, whatever happens here."""
         call = course.call
+        if evaluation.tangled:
+            self.report.notice(CALLED_AGAIN)
+            return
         for seen, outcome in zip(evaluation.passes, course.outcomes, strict=False):
             if seen.skipped or outcome.branch is None:
                 continue

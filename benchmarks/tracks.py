@@ -9,6 +9,7 @@ how far their signals are apart at the same evaluation.
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def change(now: Any, before: Any) -> float:
 def row(kind: str, demo: Any, sampler: str, scheduler: str, steps: int) -> dict[str, Any]:
     """One sampler and schedule: how it changes, and how far another picture is."""
     one, other = (signals(demo, seed, steps, scheduler, sampler) for seed in SEEDS)
-    changes = [change(now, before) for before, now in zip(one[:-1], one[1:], strict=True)]
+    changes = [change(now, before) for before, now in itertools.pairwise(one)]
     ratios = [
         (changes[i] / max(changes[max(0, i - SHOWN) : i]), changes[i])
         for i in range(ENOUGH, len(changes))
