@@ -112,6 +112,8 @@ class Evaluation:
         self.signal: torch.Tensor | None = None
         self.residual: Streams | None = None
         self.returned = False
+        self.repeated = False
+        """Whether the blocks were called again; what the calls made belongs to none of them."""
 
     @property
     def skipped(self) -> bool:
@@ -329,8 +331,22 @@ def _outliving(
 def _enter(
     evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
+    if _called_again(evaluation):
+        return
     evaluation._before = stack.read_input(IMAGE, args, kwargs).clone()
     _note_call(evaluation, stack, args, kwargs)
+
+
+def _called_again(evaluation: Evaluation) -> bool:
+    """Whether the first block was called before in this evaluation.
+
+    Qwen-Image 2.1 does so with the tokens of prompt and references, to keep their keys and values.
+    """
+    if evaluation.hidden_shape is None:
+        return False
+    evaluation.repeated = True
+    evaluation._before = evaluation._base = evaluation._entry = evaluation.residual = None
+    return True
 
 
 def _note_call(
@@ -348,6 +364,8 @@ def _note_call(
 def _begin(
     evaluation: Evaluation, stack: BlockStack, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
+    if _called_again(evaluation):
+        return
     _note_call(evaluation, stack, args, kwargs)
     kept = [name for name in stack.outputs if name in evaluation._plan.kept]
     evaluation._entry = {name: stack.read_input(name, args, kwargs) for name in kept}

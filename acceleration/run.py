@@ -38,6 +38,11 @@ LAST_BLOCK_REPLACED = (
     "another patch replaces the last block of this model, so caching was switched off for this run"
 )
 
+CALLED_AGAIN = (
+    "this model calls its blocks more than once in some evaluations, mostly to keep what they make "
+    "of the prompt; these evaluations were computed and nothing of them was reused"
+)
+
 
 @dataclass(frozen=True)
 class Call:
@@ -298,6 +303,9 @@ class SamplingRun:
             return self._recompute(call, dropped, "out of memory")
         if evaluation.lost:
             return self._recompute(call, LAST_BLOCK_REPLACED, "last block not called")
+        if evaluation.skipped and evaluation.repeated:
+            del evaluation
+            return self._recompute(call, CALLED_AGAIN, "blocks called again")
         if not evaluation.skipped:
             self._learn(call, evaluation, branch, place)
         decision = decisions[0] if decisions else Decision(False, "first blocks not called")
@@ -306,6 +314,9 @@ class SamplingRun:
     def _learn(self, call: Call, evaluation: Evaluation, branch: Branch, place: Place) -> None:
         """Remember a computed evaluation; its output is right, whatever happens here."""
         assert branch.policy is not None
+        if evaluation.repeated:
+            self.report.notice(CALLED_AGAIN)
+            return
         if evaluation.signal is None or evaluation.residual is None:
             self.report.notice(
                 "another patch replaces blocks of this model, so some evaluations could not be "
