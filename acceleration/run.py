@@ -155,6 +155,13 @@ class Course:
         """Note what became of the call of the network at hand."""
         self.outcomes.append(Outcome(decision, self._spans[-1], branch))
 
+    def keep_one(self) -> None:
+        """It was one call of the network after all."""
+        for outcome in self.outcomes[1:]:
+            if outcome.branch is not None:
+                self._branches.leave(outcome.branch)
+        del self.outcomes[1:]
+
     def end(self) -> None:
         """The evaluation is over."""
         self._spans[-1].stop()
@@ -498,6 +505,7 @@ class SamplingRun:
         call = course.call
         if evaluation.tangled:
             self.report.notice(CALLED_AGAIN)
+            course.keep_one()
             return
         for seen, outcome in zip(evaluation.passes, course.outcomes, strict=False):
             if seen.skipped or outcome.branch is None:
