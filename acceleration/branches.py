@@ -17,8 +17,8 @@ from typing import Protocol
 import torch
 
 from .corrector import SAMPLERS, Corrector
-from .evaluation import Look, Shapes
 from .forecast import Forecast, make_forecast
+from .passes import Look, Shapes
 from .policies import Policy, Seen, Technique
 from .report import RunReport
 from .residual_store import CPU, ResidualStore, StoreFullError, bytes_of

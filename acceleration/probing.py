@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
-from .evaluation import BlockPlan, Evaluation
+from .evaluation import Evaluation
 from .families import Arg, BlockStack, Family, Structure
 from .families.base import IMAGE
 from .forecast import Streams
 from .gates import installed
+from .passes import BlockPlan
 
 MIN_BLOCKS = 4
 MIN_SHARE = 0.5

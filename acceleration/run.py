@@ -10,42 +10,35 @@ import functools
 import logging
 import threading
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Hashable
 from typing import Any
 
 import torch
 
 from .branches import NO_RESIDUAL, NOT_FINITE, Branch, Branches, Meeting, Memory
 from .corrector import leave_parts
-from .errors import AccelerationError
-from .evaluation import BlockPlan, Evaluation, Look, Outliving, Pass, TapPoint
-from .families import Structure, Tap, describe
+from .course import Call, Course, Model
+from .evaluation import Evaluation
+from .failures import FAILED, failed_sentence, is_ours, log_failure
 from .forecast import Streams
 from .gates import installed
 from .lack_of_memory import recovery
 from .live import Guarded, Listener
+from .passes import Look, Pass
 from .policies import Decision, RunInfo, Technique
-from .probing import probe
 from .report import EvaluationRecord, RunReport
 from .schedule import Schedule, SigmaReading
-from .timing import Mark, Span, unmarked
+from .targets import Target, Targets
+from .timing import Span
 
 log = logging.getLogger("dit_acceleration")
-
-HERE = Path(__file__).parent
 
 # Below this share of skipped evaluations the report says why there are not more.
 WORTH_EXPLAINING = 0.4
 
 AFTER_END = "after end_percent"
 WENT_WRONG = "acceleration failed"
-
-FAILED = "something went wrong in the acceleration"
 
 GRADIENTS = "gradients are on, and what is skipped has none, so nothing was skipped"
 
@@ -62,135 +55,6 @@ CALLED_AGAIN = (
     "this model calls its blocks more than once in some evaluations, mostly to keep what they make "
     "of the prompt; these evaluations were computed and nothing of them was reused"
 )
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of the host's model, as far as the engine needs to know it."""
-
-    execute: Callable[[], Any]
-    """Runs the model; may be called again."""
-    network: Any
-    sigma: torch.Tensor
-    """Current sigma, ``[B]``."""
-    key: Hashable
-    """Identity of the branch."""
-    label: str
-    """Name of the branch for people."""
-    device: torch.device
-    mark: Mark = unmarked
-    """Shows parts of our own work to a profiler."""
-    conds: int = 1
-    """How many prompts are evaluated in this batch."""
-    part_lengths: tuple[int, ...] = ()
-    """Numbers a batch item of every part of a latent that holds several, flat: ``[B, 1, N]``."""
-    obstacle: Callable[[Sequence[torch.nn.Module]], str | None] = lambda blocks: None
-    """Why the host would not call gates on these blocks, or None."""
-    leave_out: Callable[[Sequence[torch.nn.Module]], Any] = lambda blocks: None
-    """Told of the blocks that are not going to run in this evaluation, once that is decided."""
-    outliving: Outliving = nullcontext
-    """The context in which tensors that outlive the evaluation are made."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """One network of the run, and how it is going to be skipped. ``plan`` None runs it plainly."""
-
-    info: RunInfo | None = None
-    plan: BlockPlan | None = None
-    tap: Tap | None = None
-    wants_output: bool = False
-
-
-@dataclass
-class Outcome:
-    """One call of the network and what became of it."""
-
-    decision: Decision
-    span: Span
-    branch: Branch | None = None
-
-
-class Course:
-    """One evaluation on its way: where it lies in the schedule, and its calls of the network."""
-
-    def __init__(
-        self, call: Call, turn: int, prediction: int, schedule: Schedule, reading: SigmaReading,
-        branches: Branches,
-    ) -> None:  # fmt: skip
-        self.call, self.turn, self.prediction = call, turn, prediction
-        self.outcomes: list[Outcome] = []
-        self._schedule, self._reading, self._branches = schedule, reading, branches
-        self._position: float | None = None
-        self._spans = [Span(call.device)]
-
-    @property
-    def sigma(self) -> float:
-        """Of the evaluation; waits for it when it is first asked for."""
-        return self._reading.value()
-
-    @property
-    def position(self) -> float:
-        """Place in the schedule."""
-        if self._position is None:
-            last = self._branches.clock(self.key(0), self.turn)
-            self._position = self._schedule.locate(self.sigma, last)
-        return self._position
-
-    @property
-    def step(self) -> int:
-        return self._schedule.step_of(self.position)
-
-    def key(self, number: int) -> Hashable:
-        """What the n-th call of the network within the evaluation is known by."""
-        return (self.call.key, number)
-
-    def begin_pass(self) -> None:
-        """Another call of the network begins, from the second on with a time of its own."""
-        if len(self.outcomes) == len(self._spans):
-            self._spans[-1].stop()
-            self._spans.append(Span(self.call.device))
-
-    def add(self, decision: Decision, branch: Branch | None = None) -> None:
-        """Note what became of the call of the network at hand."""
-        self.outcomes.append(Outcome(decision, self._spans[-1], branch))
-
-    def keep_one(self) -> None:
-        """It was one call of the network after all."""
-        for outcome in self.outcomes[1:]:
-            if outcome.branch is not None:
-                self._branches.leave(outcome.branch)
-        del self.outcomes[1:]
-
-    def end(self) -> None:
-        """The evaluation is over."""
-        self._spans[-1].stop()
-
-    def leave(self) -> None:
-        """Let others have the branches."""
-        for outcome in self.outcomes:
-            if outcome.branch is not None:
-                self._branches.leave(outcome.branch)
-
-
-class Model:
-    """The host's model for one evaluation; remembers what is its own doing."""
-
-    def __init__(self, execute: Callable[[], Any]) -> None:
-        self._execute = execute
-        self.output: Any = None
-        self.ran = False
-        self.error: BaseException | None = None
-
-    def __call__(self) -> Any:
-        self.ran, self.error = False, None
-        try:
-            self.output = self._execute()
-        except BaseException as error:
-            self.error = error
-            raise
-        self.ran = True
-        return self.output
 
 
 class SamplingRun:
@@ -238,7 +102,7 @@ class SamplingRun:
         self._lock = threading.RLock()
         self.memory = memory
         self._branches = Branches(technique, memory, sampler)
-        self._targets: dict[int, Target] = {}
+        self._targets = Targets(technique, schedule, self.report)
         self._spans: list[tuple[EvaluationRecord, Span]] = []
         self._reading: SigmaReading | None = None
         self._began: float | None = None
@@ -247,9 +111,7 @@ class SamplingRun:
         self._prediction = 0
         self._predicts = False
         self._turns: Counter[Hashable] = Counter()
-        structure = describe(network)
-        if structure is not None:
-            self._targets[_identity(network)] = self._aim(structure, network)
+        self._targets.aim_early(network)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SamplingRun:
         # The run travels in transformer_options, which other packs copy.
@@ -269,43 +131,6 @@ class SamplingRun:
         """Skip nothing in this run, and say why."""
         self._blocked_for_run = sentence
         self.report.notice(sentence)
-
-    # ---------------------------------------------------------------- networks
-
-    def _aim(self, structure: Structure, network: Any) -> Target:
-        technique, report = self._technique, self.report
-        report.family, report.structure = structure.family.name, structure.source
-        if structure.family.refused:
-            report.notice(f"{structure.family.name} runs uncached: {structure.family.refused}")
-            return Target()
-        technique.check(structure)
-        info = RunInfo(self._schedule, structure, report.sampler, network)
-        for notice in technique.notices(info):
-            report.notice(notice)
-        # Opened once here so that settings that do not fit fail before sampling starts.
-        trial = technique.open(info)
-        plan = BlockPlan.of(
-            structure.family, structure.block_count, trial.first_blocks, trial.last_blocks
-        )
-        return Target(info, plan, trial.tap, trial.wants_output)
-
-    def _aim_late(self, call: Call) -> tuple[Target, Any]:
-        """Aim at a network that is first met in mid-run; an unknown one is probed.
-
-        Returns the output of the evaluation as well when probing has made it.
-        """
-        structure, output = describe(call.network), None
-        if structure is None:
-            finding = probe(call.network, call.execute)
-            structure, output = finding.structure, finding.output
-            if structure is None:
-                self.report.notice(_unknown_sentence(call.network, finding.reason))
-                return Target(), output
-        try:
-            return self._aim(structure, call.network), output
-        except AccelerationError as error:
-            self.report.notice(str(error).rstrip("."))
-            return Target(), output
 
     # ---------------------------------------------------------------- one evaluation
 
@@ -355,32 +180,13 @@ class SamplingRun:
         try:
             course.end()
             course.leave()
-            for number, outcome in enumerate(course.outcomes):
-                record = self._record_of(course, outcome, number)
+            for record, span in course.records():
                 with self._lock:
                     self.report.evaluations.append(record)
-                    self._spans.append((record, outcome.span))
+                    self._spans.append((record, span))
                     self._listener.evaluated(record, self._look)
         except Exception as error:
             self.give_up(course.call.device, error)
-
-    @staticmethod
-    def _record_of(course: Course, outcome: Outcome, number: int) -> EvaluationRecord:
-        decision, branch = outcome.decision, outcome.branch
-        label = branch.label if branch is not None else course.call.label
-        return EvaluationRecord(
-            course.step,
-            course.position,
-            course.sigma,
-            label if not number else f"{label} (call {number + 1})",
-            skipped=decision.reuse,
-            reason=decision.reason,
-            diff=decision.diff,
-            seconds=0.0,
-            forecast=decision.reuse and branch is not None and branch.extrapolates,
-            threshold=decision.threshold,
-            accumulated=decision.accumulated,
-        )
 
     def give_up(self, device: torch.device, error: Exception) -> None:
         """Skip nothing from now on, as something of ours went wrong, and say so once."""
@@ -402,10 +208,9 @@ class SamplingRun:
             self.report.notice(GRADIENTS)
         if self._blocked_for_run is not None or torch.is_grad_enabled():
             return self._plainly(course, model, "not accelerated")
-        target = self._targets.get(_identity(call.network))
+        target = self._targets.of(call.network)
         if target is None:
-            target, output = self._aim_late(call)
-            self._targets[_identity(call.network)] = target
+            target, output = self._targets.aim_late(call.network, call.execute)
             if output is not None:
                 course.add(Decision(False, "looked for the structure"))
                 return output
@@ -440,7 +245,7 @@ class SamplingRun:
                 call.leave_out([block for _, block in skipped])
             return residual
 
-        tap = _tap_point(target, call.network)
+        tap = target.tap_point(call.network)
         evaluation = Evaluation(
             plan, decide, tap, course.begin_pass, call.outliving, target.wants_output
         )
@@ -546,26 +351,8 @@ class SamplingRun:
         with course.call.mark("correction"):
             note = corrector.skipped if skipped else corrector.computed
             given = note(course.sigma, target, output)
-            return self._parts_left(course.call, given, output)
-
-    def _parts_left(self, call: Call, given: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """What the corrector gives, but for parts whose noise is not the sampler's."""
-        lengths = call.part_lengths
-        if len(lengths) < 2:
-            return given
-        info = self._targets.get(_identity(call.network), Target()).info
-        parts = info.structure.family.parts if info is not None else ()
-        # Of a part that nobody described it is not known.
-        own = [part.own_noise for part in parts] or [False]
-        left = [own[i] if i < len(own) else True for i in range(len(lengths))]
-        if any(left):
-            names = [part.name for part in parts] or ["the first part"]
-            names += [f"part {i + 1}" for i in range(len(names), len(lengths))]
-            alone = " and ".join(name for name, on in zip(names, left, strict=False) if on)
-            self.report.notice(
-                f"the corrector leaves {alone} alone, as its noise is not the sampler's"
-            )
-        return leave_parts(given, output, lengths, left)
+            left = self._targets.parts_left(course.call.network, len(course.call.part_lengths))
+            return leave_parts(given, output, course.call.part_lengths, left)
 
     def _blocked(self, meeting: Meeting, look: Look) -> str | None:
         branch = meeting.branch
@@ -637,51 +424,7 @@ class SamplingRun:
         for notice in self._branches.notices():
             report.notice(notice)
         self._branches.close()
-        self._targets.clear()
+        self._targets.close()
         self._reading = None
         self._listener.ended(report)
         return report
-
-
-def log_failure(error: Exception) -> None:
-    """Tell the log, in words: a record that refers to the error would keep its tensors alive."""
-    told = "".join(traceback.format_exception(error))
-    log.warning("Acceleration stopped here; sampling goes on.\n%s", told)
-
-
-def failed_sentence(error: Exception) -> str:
-    """Why a run goes on without acceleration."""
-    message = next(iter(str(error).splitlines()), "no message")[:120]
-    return (
-        f"{FAILED} ({type(error).__name__}: {message}), so what it remembered was dropped and the "
-        "rest of this run was computed in full"
-    )
-
-
-def is_ours(error: BaseException) -> bool:
-    """Whether an error comes out of this package and not of the model or of anything it calls."""
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    return at is not None and Path(at.tb_frame.f_code.co_filename).is_relative_to(HERE)
-
-
-def _identity(network: Any) -> int:
-    """Identity of a network for the length of a run, through a compiled wrapper."""
-    return id(getattr(network, "_orig_mod", network))
-
-
-def _tap_point(target: Target, network: Any) -> TapPoint | None:
-    """Where the signal is read for a policy that needs no first block."""
-    if target.tap is None or not target.tap.path or target.info is None:
-        return None
-    module = target.info.structure.tapped_module(network, target.tap)
-    return TapPoint(target.tap, module) if module is not None else None
-
-
-def _unknown_sentence(network: Any, reason: str) -> str:
-    name = type(getattr(network, "_orig_mod", network)).__name__
-    return (
-        f"{name} is not a diffusion transformer this pack knows, and looking at it did not help "
-        f"({reason}), so the model runs uncached"
-    )

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from ..configuration import Resolved
+from ..course import Call
 from ..errors import AccelerationError
+from ..failures import failed_sentence, log_failure
 from ..policies import Technique
 from ..report import RunReport
-from ..run import Call, SamplingRun, failed_sentence, log_failure
+from ..run import SamplingRun
 from ..schedule import Schedule
 from ..timing import unmarked
 from . import prefetch

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..attention import AttentionSettings
 from ..configuration import Resolved
+from ..failures import log_failure
 from ..families import Structure
 from ..families.base import blocks_at
 from ..live import Guarded
@@ -15,7 +16,6 @@ from ..performance import PerformanceSettings, compiling, residency
 from ..performance.report import PerformanceReport
 from ..policies.planned import Planned
 from ..report import RunReport
-from ..run import log_failure
 from .attention import ATTENTION_KEY, attach_attention
 from .caching import KEY
 from .levers import COMPILE_KEY, Lever, Reports, argument, lever_of, put, require_model, without

@@ -85,10 +85,10 @@ def test_block_patches_of_wan_count_once() -> None:
 @pytest.mark.parametrize("name", ["flux", "flux2", "chroma", "wan"])
 def test_residuals_are_not_zero(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In-place blocks make a snapshot by reference equal to the result: every clone matters."""
-    from dit_acceleration_pack.acceleration import evaluation
+    from dit_acceleration_pack.acceleration import gate_steps
 
     seen: list[float] = []
-    capture = evaluation._capture
+    capture = gate_steps.capture
 
     def spy(self: Any, stack: Any, output: Any) -> None:
         capture(self, stack, output)
@@ -96,7 +96,7 @@ def test_residuals_are_not_zero(name: str, monkeypatch: pytest.MonkeyPatch) -> N
             min(float(self.now.signal.abs().mean()), float(self.now.residual["image"].abs().mean()))
         )
 
-    monkeypatch.setattr(evaluation, "_capture", spy)
+    monkeypatch.setattr(gate_steps, "capture", spy)
     tm.sample(tm.attach(tm.make_model(name)), name, steps=4)
     assert len(seen) == 4 and min(seen) > 1e-3
 

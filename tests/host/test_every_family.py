@@ -165,17 +165,17 @@ def test_run_two_is_run_one_and_nothing_stays(built: Built) -> None:
 
 def test_residuals_are_not_zero(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     """A snapshot by reference is equal to the result where blocks write into their input."""
-    from dit_acceleration_pack.acceleration import evaluation
+    from dit_acceleration_pack.acceleration import gate_steps
 
     seen: list[float] = []
-    capture = evaluation._capture
+    capture = gate_steps.capture
 
     def spy(self: Any, stack: Any, output: Any) -> None:
         capture(self, stack, output)
         seen.extend(float(tensor.abs().mean()) for tensor in self.now.residual.values())
         seen.append(float(self.now.signal.abs().mean()))
 
-    monkeypatch.setattr(evaluation, "_capture", spy)
+    monkeypatch.setattr(gate_steps, "capture", spy)
     settings = {"Bn_compute_blocks": 1} if built.has_last_blocks else {}
     built.sample(tm.attach(built.model, **settings), steps=2)
     assert len(seen) >= 4 and min(seen) > 1e-3

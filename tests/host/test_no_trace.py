@@ -94,17 +94,17 @@ def test_run_two_is_run_one(disturb: Any) -> None:
 def test_no_cached_tensor_survives(
     calibrator: str, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dit_acceleration_pack.acceleration import evaluation
+    from dit_acceleration_pack.acceleration import gate_steps
 
     kept: list[weakref.ref[torch.Tensor]] = []
-    take = evaluation._capture
+    take = gate_steps.capture
 
     def spy(self: Any, stack: Any, output: Any) -> None:
         take(self, stack, output)
         kept.append(weakref.ref(self.now.signal))
         kept.extend(weakref.ref(value) for value in self.now.residual.values())
 
-    monkeypatch.setattr(evaluation, "_capture", spy)
+    monkeypatch.setattr(gate_steps, "capture", spy)
     model = tm.make_model("flux")
     accelerated = tm.attach(model, residual_diff_threshold=0.9, calibrator=calibrator)
     if ending == "finished":

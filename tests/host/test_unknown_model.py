@@ -12,10 +12,10 @@ import torch
 @pytest.fixture
 def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every family unknown."""
-    from dit_acceleration_pack.acceleration import run
+    from dit_acceleration_pack.acceleration import targets
     from dit_acceleration_pack.acceleration.host import model
 
-    monkeypatch.setattr(run, "describe", lambda network: None)
+    monkeypatch.setattr(targets, "describe", lambda network: None)
     monkeypatch.setattr(model, "describe", lambda network: None)
 
 
