@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tiny_models as tm
 import torch
-from tricks import TRICKS, Bench
+from tricks import TRICKS, Bench, Owners
 
 from benchmark_script import benchmark_script
 from comfyui_environment import ROOT
@@ -68,39 +68,6 @@ def bench() -> Bench:
 
     positive, negative = conditioning(shapes.PROMPTS[0]), conditioning(shapes.UNCONDITIONAL)
     return Bench(model, positive, negative)
-
-
-class Owners:
-    """Watches who computed what each forecast knows, and who uses it."""
-
-    def __init__(self) -> None:
-        self.now: Any = None
-        self.used = 0
-        self.crossed: list[Any] = []
-
-    def __call__(self, who: Any) -> None:
-        self.now = who
-
-    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from dit_acceleration_pack.acceleration import run
-
-        decide = run.SamplingRun._decide
-        owners: dict[Any, set[Any]] = {}
-
-        def watched(*args: Any) -> Any:
-            residual = decide(*args)
-            course = args[1]
-            forecast = course.outcomes[-1].branch.forecast
-            known = owners.setdefault(forecast, set())
-            if residual is None:
-                known.add(self.now)
-            else:
-                self.used += 1
-                if known != {self.now}:
-                    self.crossed.append((known, self.now))
-            return residual
-
-        monkeypatch.setattr(run.SamplingRun, "_decide", watched)
 
 
 def sample(trick: str, lever: Callable[[Any], Any], owners: Owners) -> tuple[torch.Tensor, Any]:
