@@ -33,7 +33,7 @@ SCRIPTS = frozenset(
     PREFIX + name
     for name in (
         *("CACHE", "COMFYUI", "DEVICE", "DEMO_INSIDE", "BENCHMARK_INSIDE", "FULL_SIZE_BEGAN"),
-        *("BROWSER", "CHROMIUM", "NODE", "NO_BROWSER", "SCREENSHOTS"),
+        *("BROWSER", "CHROMIUM", "FRONT_END", "NODE", "NO_BROWSER", "SCREENSHOTS"),
     )
 )
 """Variables of the demo, the tests and the benchmarks, which mean nothing to a server."""

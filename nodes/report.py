@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..acceleration import host
 from ..acceleration.plots import as_image_batch, message_plot, run_plot
+from .shared_inputs import node_id
 
 NO_ACCELERATION = "This MODEL has no acceleration node before it."
 NOT_SAMPLED = "This MODEL has not been sampled yet: connect `after` to what comes after sampling."
@@ -59,9 +60,8 @@ class AccelerationReport(io.ComfyNode):
     def execute(cls, model: Any, after: Any) -> io.NodeOutput:
         levers = host.levers_of(model)
         samplers = {node for lever in levers.values() for node in lever.sampled_by()}
-        sampler = host.nearest_sampler(
-            cls.hidden.prompt, str(cls.hidden.unique_id), "after", samplers
-        )
+        prompt = getattr(cls.hidden, "prompt", None)
+        sampler = host.nearest_sampler(prompt, str(node_id(cls)), "after", samplers)
         found = {key: lever.report_of(sampler) for key, lever in levers.items()}
         reports = {key: report for key, report in found.items() if report is not None}
         if reports:

@@ -147,6 +147,9 @@ class Server:
         command += ["--database-url", f"sqlite:///{(self.folder / 'comfyui.db').as_posix()}"]
         if self.device == "cpu":
             command.append("--cpu")
+        front_end = os.environ.get("DIT_ACCEL_FRONT_END")
+        if front_end:
+            command += ["--front-end-root", front_end]
         if environment.extra_custom_nodes:
             # JSON is YAML, and quotes a path safely.
             extra = {"dit_acceleration": {"custom_nodes": str(environment.extra_custom_nodes)}}

@@ -310,6 +310,7 @@ class Done:
     """A check that has passed."""
 
     returncode = 0
+    stdout = ""
 
 
 def test_unpinned_version_names_the_pinned_ones(tmp_path: Path) -> None:
