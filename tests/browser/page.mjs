@@ -22,7 +22,7 @@ const EXPECTED = [
   /Content Security Policy/,
   // Front end 1.58 may draw a node that it has just replaced once more; only its own code is in the
   // stack.
-  /^NullGraphError: [^\n]*\n +at LGraphNode\._arrangeWidgets \(\S*\/assets\/litegraph-[^\n]*\n +at LGraphCanvas\.renderFrame \(\S*\/assets\/litegraph-[^\n]*$/,
+  /^NullGraphError: [^\n]*(\n +at LGraph[^\n]*\/assets\/litegraph-[^\n]*)+$/,
 ];
 
 export class Front {
