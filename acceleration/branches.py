@@ -157,8 +157,8 @@ class Branches:
             group = self._groups.setdefault(key, Group())
             group.clocks[turn] = position
             found = _compare(group.branches, track, policy_signal)
-            changes = [math.inf if math.isnan(c.track) else c.track for c in found]
-            choice = choose(group.branches, changes, turn, prediction, position)
+            apart = [math.inf if math.isnan(c.track) else c.track for c in found]
+            choice = choose(group.branches, apart, turn, prediction, position)
             branch, blocked = choice.track, None
             seen = Seen(policy_signal)
             if isinstance(branch, Branch):
@@ -177,7 +177,8 @@ class Branches:
             branch.busy = True
             self._most_together = max(self._most_together, len(group.branches))
         branch.track, branch.last = track, policy_signal
-        if any(change is not None and not math.isfinite(change) for change in _numbers(seen)):
+        changes = (seen.since_last, seen.since_computed)
+        if any(change is not None and not math.isfinite(change) for change in changes):
             seen, blocked = Seen(policy_signal), NOT_FINITE
         return Meeting(branch, seen, blocked)
 
@@ -370,10 +371,6 @@ def _compare(
     numbers = [n if math.isfinite(n) else math.nan for n in read(list(asked.values()))]
     values: dict[tuple[int, int] | None, float] = dict(zip(asked, numbers, strict=True))
     return [_Changes(values.get(t, math.inf), values.get(s), values.get(c)) for t, s, c in wanted]
-
-
-def _numbers(seen: Seen) -> tuple[float | None, float | None]:
-    return seen.since_last, seen.since_computed
 
 
 def _abandoned(branch: Branch, position: float) -> bool:
