@@ -113,3 +113,16 @@ def test_short_schedules(sigmas: tuple[float, ...], steps: int) -> None:
     schedule = Schedule.from_sigmas(sigmas)
     assert schedule.steps == steps
     assert schedule.step_of(schedule.locate(1.0)) == 0
+
+
+def test_a_schedule_that_adds_noise_is_known() -> None:
+    assert Schedule.from_sigmas([0.1, 0.5, 0.9]).rises
+    assert Schedule.from_sigmas([0.9, 0.2, 0.5, 0.0]).rises
+    assert not Schedule.from_sigmas([0.9, 0.9, 0.5, 0.0]).rises
+
+
+def test_steps_beyond_the_noise_that_the_model_knows() -> None:
+    schedule = Schedule.from_sigmas([1.6, 1.2, 1.0005, 0.5, 0.0], largest=1.0)
+    assert [schedule.is_beyond(step) for step in range(4)] == [True, True, False, False]
+    assert schedule.within == (1.0, 1.0, 1.0, 0.5, 0.0)
+    assert not Schedule.from_sigmas([14.0, 0.0]).is_beyond(0), "nothing is known of the model"
