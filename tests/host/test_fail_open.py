@@ -54,6 +54,9 @@ class Tracer:
         # Generators are entered again at every turn, also to clean up.
         if frame.f_code.co_flags & 0x20 or frame.f_code.co_name.startswith(SPARED_NAMES):
             return
+        # Python swallows what is raised while an object goes.
+        if any(f and f.f_code.co_name == "__del__" for f in (frame, frame.f_back)):
+            return
         self.calls += 1
         if self.calls == self._fails_at:
             self.where = f"{path.name}: {frame.f_code.co_name}"
