@@ -1,8 +1,7 @@
-"""The shared acceleration engine.
+"""The shared acceleration engine: rooms on floors, each importing only from floors below its own.
 
-Rooms, outermost first: ``settings`` (what was asked) → ``attach`` (onto a MODEL) → ``run`` (one
-sampling run and its branches) → ``gates`` (on the blocks of one evaluation) → ``policies`` (when to
-skip) → ``forecast`` (what to put in place) → ``residual_store`` (where tensors live) → ``report``.
-``families`` holds what is known of each model; ``host`` is the only room that imports ComfyUI and
-``cache_dit_adapter`` the only one that imports cache-dit.
+CONTRIBUTING.md has the map. A sampling run passes ``settings`` (what was asked), ``host`` (onto a
+MODEL), ``sampling`` (a run, its branches, the gates of one evaluation), ``policies`` (when to
+skip), ``forecasts`` (what to put in place) and ``store`` (where tensors live). The modules beside
+the rooms are words that all share.
 """

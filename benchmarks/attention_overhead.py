@@ -40,8 +40,8 @@ def options_for(backend: str | None) -> dict[str, Any]:
     if backend is None:
         return {}
     from dit_acceleration_pack.acceleration.attention import AttentionRun, AttentionSettings
-    from dit_acceleration_pack.acceleration.gates import untraced
     from dit_acceleration_pack.acceleration.host.attention import ATTENTION_KEY, OVERRIDE, override
+    from dit_acceleration_pack.acceleration.sampling.gates import untraced
 
     run = AttentionRun(AttentionSettings(backend=backend))
     return {ATTENTION_KEY: run, OVERRIDE: untraced(override)}

@@ -124,7 +124,7 @@ def tea_cache(model: Any) -> Any:
     """The model behind Apply TeaCache as it comes."""
     from dit_acceleration_pack.acceleration import host
     from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
-    from dit_acceleration_pack.acceleration.settings import TeaCacheSettings
+    from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
 
     return host.attach(model, TeaCache(TeaCacheSettings()))
 

@@ -287,7 +287,7 @@ def accelerate(model: Any, **settings: Any) -> Any:
     """The model behind Apply Cache-DiT with these settings."""
     from dit_acceleration_pack.acceleration import host
     from dit_acceleration_pack.acceleration.policies.cache_dit import CacheDiT
-    from dit_acceleration_pack.acceleration.settings import CacheDiTSettings
+    from dit_acceleration_pack.acceleration.settings.caching import CacheDiTSettings
 
     return host.attach(model, CacheDiT(CacheDiTSettings(**settings)))
 

@@ -28,7 +28,7 @@ def levers() -> dict[str, Callable[[Any], Any]]:
     from dit_acceleration_pack.acceleration import host
     from dit_acceleration_pack.acceleration.performance import PerformanceSettings
     from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
-    from dit_acceleration_pack.acceleration.settings import TeaCacheSettings
+    from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
 
     def preset(name: str, **more: Any) -> Callable[[Any], Any]:
         settings = PerformanceSettings(approximation=name, **more)

@@ -31,7 +31,7 @@ RANGES_AN_EVALUATION = 2
 def profiled(model: Any, evaluations: int) -> Any:
     """The model behind Profile Sampling."""
     from dit_acceleration_pack.acceleration import host
-    from dit_acceleration_pack.acceleration.profiling import ProfileSettings
+    from dit_acceleration_pack.acceleration.profiling.profiler import ProfileSettings
 
     return host.profile(model, ProfileSettings(evaluations=evaluations), "profile/benchmark")
 

@@ -90,7 +90,7 @@ class TargetBench:
         from dit_acceleration_pack.acceleration import host
         from dit_acceleration_pack.acceleration.policies.planned import Planned
         from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
-        from dit_acceleration_pack.acceleration.settings import TeaCacheSettings
+        from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
 
         model = self.demo.model
         if way.kind == "target":

@@ -26,7 +26,7 @@ FORECASTS = {k: quality.FORECASTS[k] for k in (*WITH, *CORRECTED)}
 def calibrate(demo: harness.Demo, cfg: float, steps: int) -> Any:
     """The calibration of the demo model for one guidance scale."""
     from dit_acceleration_pack.acceleration import host
-    from dit_acceleration_pack.acceleration.calibration import calibrate as fit
+    from dit_acceleration_pack.acceleration.policies.calibration import calibrate as fit
     from dit_acceleration_pack.acceleration.policies.recording import Recorder, Recording
 
     recording = Recording()
@@ -44,7 +44,7 @@ class TeaCacheBench(quality.Bench):
     def accelerated(self, setting: quality.Setting) -> Any:
         from dit_acceleration_pack.acceleration import host
         from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
-        from dit_acceleration_pack.acceleration.settings import TeaCacheSettings
+        from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
 
         if setting.steps:
             return self.demo.model

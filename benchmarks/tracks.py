@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How signals change from one evaluation to the next, with every sampler, and between pictures.
 
-What tells a jump from a usual change (``acceleration/tracks.py``) is chosen from these figures:
+What tells a jump from a usual change (``acceleration/sampling/tracks.py``) is chosen from these:
 for every run the largest ratio of a change to the largest of the four before it, and for two seeds
 how far their signals are apart at the same evaluation.
 """
@@ -27,7 +27,7 @@ def signals(demo: Any, seed: int, steps: int, scheduler: str, sampler: str) -> l
     import comfy.samplers
     import torch
 
-    from dit_acceleration_pack.acceleration import run
+    from dit_acceleration_pack.acceleration.sampling import run
 
     found: list[torch.Tensor] = []
     decide = run.SamplingRun._decide

@@ -74,7 +74,7 @@ class Setting:
             return harness.accelerate(model, **self.inputs)
         from dit_acceleration_pack.acceleration import host
         from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
-        from dit_acceleration_pack.acceleration.settings import TeaCacheSettings
+        from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
 
         return host.attach(model, TeaCache(TeaCacheSettings(**self.inputs), lambda _: fit))
 
@@ -149,7 +149,8 @@ class VideoDemo(harness.Demo):
 
     def calibrate(self) -> Any:
         """What Calibrate TeaCache measures on the first prompt."""
-        from dit_acceleration_pack.acceleration import calibration, host
+        from dit_acceleration_pack.acceleration import host
+        from dit_acceleration_pack.acceleration.policies import calibration
         from dit_acceleration_pack.acceleration.policies.recording import Recorder, Recording
 
         recording = Recording()

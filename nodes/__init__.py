@@ -6,7 +6,7 @@ import logging
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..acceleration.cache_dit_adapter import is_installed
+from ..acceleration.cache_dit.library import is_installed
 from .apply_cache_dit import ApplyCacheDiT
 from .apply_tea_cache import ApplyTeaCache
 from .attention_backend import AttentionBackend

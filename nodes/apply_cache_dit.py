@@ -7,14 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..acceleration import host
-from ..acceleration.environment import settings_for
 from ..acceleration.policies.cache_dit import CacheDiT
-from ..acceleration.settings import (
-    CALIBRATORS,
-    SCM_POLICIES,
-    SCM_PRESETS,
-    CacheDiTSettings,
-)
+from ..acceleration.settings.caching import CALIBRATORS, SCM_POLICIES, SCM_PRESETS, CacheDiTSettings
+from ..acceleration.settings.environment import settings_for
 from .shared_inputs import config_input, corrector_input, node_id, window_inputs
 
 CATEGORY = "model/acceleration"

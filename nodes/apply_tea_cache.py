@@ -7,9 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..acceleration import host
-from ..acceleration.environment import settings_for
-from ..acceleration.policies.tea_cache import TeaCache, published_fits
-from ..acceleration.settings import CALIBRATORS, TeaCacheSettings
+from ..acceleration.families import published_fits
+from ..acceleration.policies.tea_cache import TeaCache
+from ..acceleration.settings.caching import CALIBRATORS, TeaCacheSettings
+from ..acceleration.settings.environment import settings_for
 from .shared_inputs import config_input, corrector_input, node_id, window_inputs
 
 

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..acceleration import host
 from ..acceleration.attention import CHOICES, AttentionSettings, describe_choices
 from ..acceleration.attention.settings import KINDS, ON_UNSUPPORTED
-from ..acceleration.environment import settings_for
+from ..acceleration.settings.environment import settings_for
 from .shared_inputs import config_input, node_id
 
 

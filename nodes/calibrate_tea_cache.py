@@ -7,11 +7,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..acceleration import host
-from ..acceleration.calibration import calibrate
 from ..acceleration.errors import AccelerationError
 from ..acceleration.policies.cache_dit import CacheDiT
+from ..acceleration.policies.calibration import calibrate
 from ..acceleration.policies.recording import Recorder, Recording
-from ..acceleration.settings import CacheDiTSettings
+from ..acceleration.settings.caching import CacheDiTSettings
 
 # So low that no step is ever skipped, yet the change of every step is measured.
 NEVER = 1e-9

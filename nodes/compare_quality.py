@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..acceleration import host
 from ..acceleration.plots import as_image_batch, comparison_plot
-from ..acceleration.quality import compare, heat_map, pictures_of
+from ..acceleration.quality.metrics import compare, heat_map, pictures_of
 
 
 class CompareQuality(io.ComfyNode):

@@ -7,9 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..acceleration import host
-from ..acceleration.environment import settings_for
 from ..acceleration.performance import APPROXIMATIONS, MODES, PerformanceSettings
 from ..acceleration.performance.settings import MOST
+from ..acceleration.settings.environment import settings_for
 from .shared_inputs import config_input, node_id
 
 

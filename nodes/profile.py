@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..acceleration import host
-from ..acceleration.profiling import MODES, ProfileSettings
+from ..acceleration.profiling.profiler import MODES, ProfileSettings
 
 
 class ProfileSampling(io.ComfyNode):

@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..acceleration.settings import RESIDUAL_DEVICES, CacheDiTSettings, TeaCacheSettings
+from ..acceleration.settings.caching import RESIDUAL_DEVICES, CacheDiTSettings, TeaCacheSettings
 
 AccelConfig = io.Custom("ACCEL_CONFIG")
-"""A settings file, read and checked: ``acceleration.configuration.Configuration``."""
+"""A settings file, read and checked: ``acceleration.settings.sections.Configuration``."""
 
 
 def config_input() -> Any:

@@ -230,7 +230,7 @@ def attach(model: Any, **settings: Any) -> Any:
     """Apply Cache-DiT as the node does."""
     from dit_acceleration_pack.acceleration import host
     from dit_acceleration_pack.acceleration.policies.cache_dit import CacheDiT
-    from dit_acceleration_pack.acceleration.settings import CacheDiTSettings
+    from dit_acceleration_pack.acceleration.settings.caching import CacheDiTSettings
 
     return host.attach(model, CacheDiT(CacheDiTSettings(**settings)))
 

@@ -33,7 +33,7 @@ class Owners:
         self.now = who
 
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from dit_acceleration_pack.acceleration import run
+        from dit_acceleration_pack.acceleration.sampling import run
 
         decide = run.SamplingRun._decide
         owners: dict[Any, set[Any]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .base import Arg, BlockStack, CacheDiTPreset, Family, SideBlocks, Structure, Tap, TeaCacheFit
-from .registry import FAMILIES, describe
+from .registry import FAMILIES, describe, published_fits
 
 __all__ = [
     "FAMILIES",
@@ -16,4 +16,5 @@ __all__ = [
     "Tap",
     "TeaCacheFit",
     "describe",
+    "published_fits",
 ]

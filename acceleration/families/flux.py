@@ -4,17 +4,7 @@ FLUX.2 hands its blocks ready modulations in place of ``vec``; the streams are t
 reference tokens follow the picture's in the image stream.
 """
 
-from .base import (
-    IMAGE,
-    JOINED,
-    TEXT,
-    Arg,
-    BlockStack,
-    CacheDiTPreset,
-    Family,
-    Tap,
-    TeaCacheFit,
-)
+from .base import IMAGE, JOINED, TEXT, Arg, BlockStack, CacheDiTPreset, Family, Tap, TeaCacheFit
 
 FLUX_STACKS = (
     BlockStack(

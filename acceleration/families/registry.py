@@ -26,6 +26,11 @@ FAMILIES: tuple[Family, ...] = _load()
 _BY_CLASS = {name: family for family in FAMILIES for name in family.classes}
 
 
+def published_fits() -> list[str]:
+    """Names of every TeaCache fit that was published, once each."""
+    return list(dict.fromkeys(fit.name for family in FAMILIES for fit in family.fits))
+
+
 def describe(network: Any) -> Structure | None:
     """The structure of a network, or None when it is not a transformer known here.
 

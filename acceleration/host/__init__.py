@@ -2,29 +2,11 @@
 
 from .attention import ATTENTION_KEY, attach_attention
 from .caching import KEY, attach, branch_key, last_report
-from .calibrations import (
-    calibrated_fit,
-    calibration_file,
-    checkpoint_identity,
-    save_calibration,
-)
-from .config_files import (
-    choices,
-    fingerprint,
-    load_configuration,
-    save_configuration,
-    settings_of,
-)
+from .calibrations import calibrated_fit, calibration_file, checkpoint_identity, save_calibration
+from .config_files import choices, fingerprint, load_configuration, save_configuration, settings_of
 from .levers import Lever, LeverReport, lever_of, levers_of, nearest_sampler, put
 from .locking import attach_lossy
-from .model import (
-    network_of,
-    progress,
-    sample,
-    sampler_choices,
-    sampler_name,
-    structure_of,
-)
+from .model import network_of, progress, sample, sampler_choices, sampler_name, structure_of
 from .performance import PERFORMANCE_KEY, attach_performance
 from .profiling import profile
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ..attention import AttentionReport, AttentionRun, AttentionSettings, class_of
-from ..configuration import Resolved
-from ..environment import lossy_locked
 from ..errors import AccelerationError
-from ..gates import untraced
+from ..sampling.gates import untraced
+from ..settings.environment import lossy_locked
+from ..settings.sections import Resolved
 from .levers import Reports, argument, lever_of, put, require_model
-from .live import send_text
+from .live_report import send_text
 from .locking import SwitchedOff
 
 log = logging.getLogger("dit_acceleration")

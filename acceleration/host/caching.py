@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 
-from ..configuration import Resolved
-from ..course import Call
 from ..errors import AccelerationError
 from ..failures import failed_sentence, log_failure
-from ..policies import Technique
+from ..policies.base import Technique
 from ..report import RunReport
-from ..run import SamplingRun
+from ..sampling.course import Call
+from ..sampling.run import SamplingRun
 from ..schedule import Schedule
+from ..settings.sections import Resolved
 from ..timing import unmarked
 from . import prefetch
 from .levers import PROFILE_KEY, Reports, argument, lever_of, put, require_model
-from .live import LiveNode
+from .live_report import LiveNode
 from .memory import HostMemory, expected_branches, hidden_bytes
 from .model import network_of, sampler_name, structure_of
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from ..calibration import Calibration
 from ..errors import AccelerationError
 from ..families import TeaCacheFit
+from ..policies.calibration import Calibration
 
 log = logging.getLogger("dit_acceleration")
 

@@ -12,9 +12,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..configuration import Configuration, as_data, read_configuration, section_of
 from ..errors import AccelerationError, shown
-from ..settings_file import ENDINGS, MAX_BYTES, parse, render
+from ..settings.file import ENDINGS, MAX_BYTES, parse, render
+from ..settings.sections import Configuration, as_data, read_configuration, section_of
 from .levers import levers_of
 
 WRITTEN_BY = "Written by Save Acceleration Config of ComfyUI-DiT-Acceleration."

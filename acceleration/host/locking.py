@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from ..configuration import Resolved
-from ..environment import lossy_locked
-from ..policies import Technique
+from ..policies.base import Technique
 from ..report import SWITCHED_OFF, RunReport
+from ..settings.environment import lossy_locked
+from ..settings.sections import Resolved
 from .caching import KEY, attach
 from .levers import Reports, put, require_model
 

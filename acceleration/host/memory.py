@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from ..compact import BF16, FP8
 from ..families import Structure
 from ..lack_of_memory import is_out_of_memory
+from ..store.compact import BF16, FP8
 
 CPU_SHARE = 0.5
 """Share of the free CPU memory that residuals may take; pinned memory cannot be swapped out, and

@@ -7,19 +7,19 @@ from collections.abc import Callable
 from typing import Any
 
 from ..attention import AttentionSettings
-from ..configuration import Resolved
 from ..failures import log_failure
 from ..families import Structure
 from ..families.base import blocks_at
-from ..live import Guarded
 from ..performance import PerformanceSettings, compiling, residency
 from ..performance.report import PerformanceReport
 from ..policies.planned import Planned
 from ..report import RunReport
+from ..sampling.listener import Guarded
+from ..settings.sections import Resolved
 from .attention import ATTENTION_KEY, attach_attention
 from .caching import KEY
 from .levers import COMPILE_KEY, Lever, Reports, argument, lever_of, put, require_model, without
-from .live import LiveNode
+from .live_report import LiveNode
 from .locking import SwitchedOff, attach_lossy
 from .memory import pages_weights
 from .model import structure_of

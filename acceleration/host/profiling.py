@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import AccelerationError
-from ..profiling import ProfiledCall, ProfileRun, ProfileSettings
+from ..profiling.profiler import ProfiledCall, ProfileRun, ProfileSettings
 from ..schedule import Schedule
 from .caching import branch_label
 from .levers import (

@@ -8,13 +8,13 @@ from dataclasses import asdict
 
 import torch
 
-from ..cache_dit_adapter import DecisionEngine, require_installed
+from ..cache_dit.library import DecisionEngine, require_installed
 from ..errors import AccelerationError
 from ..families import Structure
-from ..masks import MIN_STEPS, longest_cached_run, mask_for
 from ..report import RunReport
-from ..settings import CacheDiTSettings
-from . import Decision, Policy, RunInfo, Seen, check_forecast, corrector_notices
+from ..settings.caching import CacheDiTSettings
+from .base import Decision, Policy, RunInfo, Seen, check_forecast, corrector_notices
+from .masks import MIN_STEPS, longest_cached_run, mask_for
 
 # Samplers that add fresh noise in every step, by the names of the host's sampler functions.
 NOISY_SAMPLERS = ("ancestral", "sde", "lcm", "ddpm", "seeds_", "sa_solver")

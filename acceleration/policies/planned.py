@@ -11,11 +11,11 @@ import math
 import torch
 
 from ..errors import AccelerationError
-from ..evaluation_plan import EvaluationPlan, step_lengths
 from ..families import Structure
 from ..report import RunReport
-from . import Decision, Policy, RunInfo, Seen
+from .base import Decision, Policy, RunInfo, Seen
 from .cost import FIRST_BLOCKS
+from .plan import EvaluationPlan, step_lengths
 
 FEWEST_STEPS = 8
 """Below this a preset skips nothing: a few-step model changes too much from step to step."""

@@ -10,7 +10,7 @@ import torch
 from ..families import Structure, Tap
 from ..report import RunReport
 from ..signals import relative_change
-from . import Decision, Policy, RunInfo, Seen
+from .base import Decision, Policy, RunInfo, Seen
 
 
 @dataclass

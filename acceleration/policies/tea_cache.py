@@ -16,21 +16,16 @@ from typing import Any
 import torch
 
 from ..errors import AccelerationError
-from ..families import FAMILIES, Structure, Tap, TeaCacheFit
+from ..families import Structure, Tap, TeaCacheFit
 from ..families.base import HIDDEN_STATE
 from ..report import RunReport
-from ..settings import TeaCacheSettings
-from . import Decision, Policy, RunInfo, Seen, check_forecast, corrector_notices
+from ..settings.caching import TeaCacheSettings
+from .base import Decision, Policy, RunInfo, Seen, check_forecast, corrector_notices
 
 # Without a fit the change of the input itself is summed up. A guess, not a published figure.
 RAW = TeaCacheFit("raw", (1.0, 0.0), 0.2)
 
 FindFit = Callable[[Any], "TeaCacheFit | None"]
-
-
-def published_fits() -> list[str]:
-    """Names of every published fit, for the node's list."""
-    return [fit.name for family in FAMILIES for fit in family.fits]
 
 
 class TeaCachePolicy(Policy):

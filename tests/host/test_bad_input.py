@@ -38,7 +38,7 @@ def test_dmd_on_video() -> None:
 
 
 def test_cache_dit_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dit_acceleration_pack.acceleration import cache_dit_adapter
+    from dit_acceleration_pack.acceleration.cache_dit import library as cache_dit_adapter
 
     monkeypatch.setattr(cache_dit_adapter, "is_installed", lambda: False)
     text = error_text(lambda: tm.attach(tm.make_model("flux")))

@@ -19,7 +19,7 @@ class WhoseResidual:
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from dit_acceleration_pack.acceleration import branches
+        from dit_acceleration_pack.acceleration.sampling import branches
 
         self.now: Any = None
         self.used = 0
@@ -122,8 +122,8 @@ def test_regional_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_watch_would_see_a_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     """The counterpart: with one branch for everything the watch reports a mix."""
-    from dit_acceleration_pack.acceleration import branches, tracks
     from dit_acceleration_pack.acceleration.host import caching
+    from dit_acceleration_pack.acceleration.sampling import branches, tracks
 
     monkeypatch.setattr(caching, "branch_key", lambda x, *_: tuple(x.shape))
     monkeypatch.setattr(

@@ -36,7 +36,7 @@ def performance(approximation: str) -> Callable[[Any], Any]:
 def tea_cache(model: Any) -> Any:
     from dit_acceleration_pack.acceleration import host
     from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
-    from dit_acceleration_pack.acceleration.settings import TeaCacheSettings
+    from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
 
     return host.attach(model, TeaCache(TeaCacheSettings()))
 
@@ -141,7 +141,7 @@ def test_the_report_says_so_and_counts_calls_of_the_network(
 
 
 def test_the_watch_would_see_a_crossing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dit_acceleration_pack.acceleration import branches, tracks
+    from dit_acceleration_pack.acceleration.sampling import branches, tracks
 
     monkeypatch.setattr(
         branches, "choose", lambda found, *_: tracks.Choice(found[0] if found else None)

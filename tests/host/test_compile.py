@@ -17,11 +17,12 @@ import torch
 from torch._dynamo.eval_frame import OptimizedModule, _debug_get_cache_entry_list
 from torch._dynamo.utils import counters
 
-from dit_acceleration_pack.acceleration import evaluation, gates, host
+from dit_acceleration_pack.acceleration import host
 from dit_acceleration_pack.acceleration.families import base
 from dit_acceleration_pack.acceleration.policies.cache_dit import CacheDiT
 from dit_acceleration_pack.acceleration.report import RunReport
-from dit_acceleration_pack.acceleration.settings import CacheDiTSettings
+from dit_acceleration_pack.acceleration.sampling import evaluation, gates
+from dit_acceleration_pack.acceleration.settings.caching import CacheDiTSettings
 
 pytestmark = pytest.mark.slow
 

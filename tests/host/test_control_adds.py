@@ -85,7 +85,7 @@ def test_block_patches_of_wan_count_once() -> None:
 @pytest.mark.parametrize("name", ["flux", "flux2", "chroma", "wan"])
 def test_residuals_are_not_zero(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In-place blocks make a snapshot by reference equal to the result: every clone matters."""
-    from dit_acceleration_pack.acceleration import gate_steps
+    from dit_acceleration_pack.acceleration.sampling import gate_steps
 
     seen: list[float] = []
     capture = gate_steps.capture

@@ -18,11 +18,11 @@ import torch
 from demo import moving_shapes, shapes
 
 from comfyui_environment import ROOT
-from dit_acceleration_pack.acceleration import corrector as correcting
 from dit_acceleration_pack.acceleration import host
+from dit_acceleration_pack.acceleration.forecasts import corrector as correcting
 from dit_acceleration_pack.acceleration.policies.cache_dit import CacheDiT
 from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
-from dit_acceleration_pack.acceleration.settings import CacheDiTSettings, TeaCacheSettings
+from dit_acceleration_pack.acceleration.settings.caching import CacheDiTSettings, TeaCacheSettings
 
 MODELS = ROOT / "workflows" / "demo" / "models"
 PROMPTS, SEED, STEPS = shapes.PROMPTS[:3], 3000, 28

@@ -118,7 +118,7 @@ def cache_dit(part: Any, calibration: Any) -> Any:
 def tea_cache(part: Any, calibration: Any) -> Any:
     from dit_acceleration_pack.acceleration import host
     from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
-    from dit_acceleration_pack.acceleration.settings import TeaCacheSettings
+    from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
 
     settings = TeaCacheSettings(
         calibrator="trajectory", rel_l1_thresh=calibration.thresholds["50%"]
@@ -129,7 +129,8 @@ def tea_cache(part: Any, calibration: Any) -> Any:
 @pytest.fixture(scope="module")
 def calibration(model: Any) -> Any:
     """What Calibrate TeaCache makes of another prompt."""
-    from dit_acceleration_pack.acceleration import calibration, host
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.policies import calibration
     from dit_acceleration_pack.acceleration.policies.recording import Recorder, Recording
 
     recording = Recording()

@@ -165,7 +165,7 @@ def test_run_two_is_run_one_and_nothing_stays(built: Built) -> None:
 
 def test_residuals_are_not_zero(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     """A snapshot by reference is equal to the result where blocks write into their input."""
-    from dit_acceleration_pack.acceleration import gate_steps
+    from dit_acceleration_pack.acceleration.sampling import gate_steps
 
     seen: list[float] = []
     capture = gate_steps.capture

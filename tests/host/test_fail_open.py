@@ -22,7 +22,8 @@ SPARED = (
     # What puts gates on and takes them off cannot fail and take them off.
     "gates.py",
     # Reads what is sent to the page and writes what people read, after all is done.
-    "live.py",
+    "listener.py",
+    "live_report.py",
     "report.py",
 )
 SPARED_NAMES = (
@@ -81,7 +82,7 @@ def performance(model: Any) -> Any:
 def tea_cache(model: Any) -> Any:
     from dit_acceleration_pack.acceleration import host
     from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
-    from dit_acceleration_pack.acceleration.settings import TeaCacheSettings
+    from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
 
     settings = TeaCacheSettings(rel_l1_thresh=2.0, coefficients="raw", corrector=True)
     return host.attach(model, TeaCache(settings))

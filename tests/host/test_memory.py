@@ -69,7 +69,7 @@ def test_cpu_storage_changes_nothing_and_compact_storage_little(calibrator: str)
 def with_room(monkeypatch: pytest.MonkeyPatch, size: int) -> list[int]:
     """Leave so many bytes to residuals; returns what the model's device held after every put."""
     from dit_acceleration_pack.acceleration.host.memory import HostMemory
-    from dit_acceleration_pack.acceleration.residual_store import ResidualStore
+    from dit_acceleration_pack.acceleration.store.residual_store import ResidualStore
 
     held: list[int] = []
     put = ResidualStore.put
@@ -138,14 +138,14 @@ def fails_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int
 
 def in_put(monkeypatch: pytest.MonkeyPatch, model: Any) -> list[int]:
     """While storing a residual, after an evaluation."""
-    from dit_acceleration_pack.acceleration.residual_store import ResidualStore
+    from dit_acceleration_pack.acceleration.store.residual_store import ResidualStore
 
     return fails_once(monkeypatch, ResidualStore, "put", 3)
 
 
 def in_get(monkeypatch: pytest.MonkeyPatch, model: Any) -> list[int]:
     """While forecasting, in the middle of an evaluation with gates installed."""
-    from dit_acceleration_pack.acceleration.residual_store import ResidualStore
+    from dit_acceleration_pack.acceleration.store.residual_store import ResidualStore
 
     return fails_once(monkeypatch, ResidualStore, "get", 8)
 
@@ -162,7 +162,7 @@ def in_a_block(monkeypatch: pytest.MonkeyPatch, model: Any) -> list[int]:
 def test_out_of_memory_drops_the_cache_and_the_run_goes_on(
     where: Callable[..., list[int]], calibrator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dit_acceleration_pack.acceleration.residual_store import Kept
+    from dit_acceleration_pack.acceleration.store.residual_store import Kept
 
     model = tm.make_model("flux")
     tm.sample(model, "flux")  # the host notes things on its modules when it loads them
@@ -203,7 +203,7 @@ def test_the_evaluation_at_hand_is_right(
     where: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a mask nothing but the evaluations before the error decide, so they can be repeated."""
-    from dit_acceleration_pack.acceleration.run import SamplingRun
+    from dit_acceleration_pack.acceleration.sampling.run import SamplingRun
 
     model = tm.make_model("flux")
     settings = {**SETTINGS, "calibrator": "trajectory"}
@@ -329,7 +329,7 @@ def test_the_size_of_a_hidden_state_is_known_before_the_run(
     import comfy.supported_models
 
     from dit_acceleration_pack.acceleration.host.memory import HostMemory
-    from dit_acceleration_pack.acceleration.residual_store import ResidualStore
+    from dit_acceleration_pack.acceleration.store.residual_store import ResidualStore
 
     if not hasattr(comfy.supported_models, tm.TINY[name].config):
         pytest.skip(f"this host has no {name}")

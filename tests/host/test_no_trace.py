@@ -94,7 +94,7 @@ def test_run_two_is_run_one(disturb: Any) -> None:
 def test_no_cached_tensor_survives(
     calibrator: str, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dit_acceleration_pack.acceleration import gate_steps
+    from dit_acceleration_pack.acceleration.sampling import gate_steps
 
     kept: list[weakref.ref[torch.Tensor]] = []
     take = gate_steps.capture
@@ -150,7 +150,7 @@ def test_tensors_of_an_evaluation_go_without_the_garbage_collector(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A reference cycle would pile up hidden states in VRAM until the collector comes by."""
-    from dit_acceleration_pack.acceleration import run
+    from dit_acceleration_pack.acceleration.sampling import run
 
     alive: list[weakref.ref[Any]] = []
     most = [0]

@@ -120,7 +120,7 @@ def test_tea_cache_streams_no_more_than_the_first_block(
     """Its decision falls within the first block, whose weights are there by then."""
     from dit_acceleration_pack.acceleration import host
     from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
-    from dit_acceleration_pack.acceleration.settings import TeaCacheSettings
+    from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
 
     model = tm.make_model(name)
     settings = TeaCacheSettings(rel_l1_thresh=0.9, coefficients="raw")
@@ -346,7 +346,7 @@ def attached(model: Any, how: str) -> Any:
     from dit_acceleration_pack.acceleration import host
     from dit_acceleration_pack.acceleration.policies.recording import Recorder, Recording
     from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
-    from dit_acceleration_pack.acceleration.settings import TeaCacheSettings
+    from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
 
     if how == "Cache-DiT":
         return tm.attach(model, **SEVEN_STEPS, calibrator="taylorseer")

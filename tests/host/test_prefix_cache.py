@@ -192,7 +192,7 @@ def test_a_prefix_that_was_forgotten_in_mid_run_is_made_anew(how: str, tokens: i
 def test_tea_cache_and_forecasts_keep_the_shapes_apart(how: str, tokens: int) -> None:
     from dit_acceleration_pack.acceleration import host
     from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
-    from dit_acceleration_pack.acceleration.settings import TeaCacheSettings
+    from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
 
     model = with_prefix(how, tokens)
     plain = sample(model, cfg=2.0)

@@ -17,8 +17,8 @@ from torch.autograd import profiler as autograd_profiler
 
 from dit_acceleration_pack.acceleration import host
 from dit_acceleration_pack.acceleration.errors import AccelerationError
-from dit_acceleration_pack.acceleration.profiling import ProfileSettings
-from dit_acceleration_pack.acceleration.trace import RANGE
+from dit_acceleration_pack.acceleration.profiling.profiler import ProfileSettings
+from dit_acceleration_pack.acceleration.profiling.trace import RANGE
 
 pytestmark = pytest.mark.every_host
 

@@ -15,10 +15,10 @@ import torch
 
 from comfyui_environment import ROOT
 from dit_acceleration_pack.acceleration import host
-from dit_acceleration_pack.acceleration.masks import preset_mask
 from dit_acceleration_pack.acceleration.policies.cache_dit import CacheDiT
+from dit_acceleration_pack.acceleration.policies.masks import preset_mask
 from dit_acceleration_pack.acceleration.report import RunReport
-from dit_acceleration_pack.acceleration.settings import CacheDiTSettings
+from dit_acceleration_pack.acceleration.settings.caching import CacheDiTSettings
 
 MODEL = ROOT / "workflows" / "demo" / "models" / "dit_accel_demo_flux.safetensors"
 STEPS = 12

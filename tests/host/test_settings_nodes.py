@@ -12,11 +12,11 @@ import torch
 
 from dit_acceleration_pack.acceleration import host
 from dit_acceleration_pack.acceleration.attention.settings import AttentionSettings
-from dit_acceleration_pack.acceleration.environment import LOCK
 from dit_acceleration_pack.acceleration.errors import AccelerationError
 from dit_acceleration_pack.acceleration.host.config_files import choices, find, save_configuration
 from dit_acceleration_pack.acceleration.performance import PerformanceSettings
-from dit_acceleration_pack.acceleration.settings import CacheDiTSettings, TeaCacheSettings
+from dit_acceleration_pack.acceleration.settings.caching import CacheDiTSettings, TeaCacheSettings
+from dit_acceleration_pack.acceleration.settings.environment import LOCK
 
 STEPS = 10
 GOOD = "cache_config: {max_warmup_steps: 2, residual_diff_threshold: 0.9}\n"

@@ -14,8 +14,8 @@ import torch
 from demo import shapes
 
 from comfyui_environment import ROOT
-from dit_acceleration_pack.acceleration.calibration import LEAST_EXPLAINED
 from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.policies.calibration import LEAST_EXPLAINED
 
 DEMO_MODEL = ROOT / "workflows" / "demo" / "models" / "dit_accel_demo_flux.safetensors"
 
@@ -25,7 +25,7 @@ FAMILIES = ["flux", "flux2", "chroma", "wan"]
 def attach(model: Any, find_fit: Any = lambda _: None, **settings: Any) -> Any:
     from dit_acceleration_pack.acceleration import host
     from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
-    from dit_acceleration_pack.acceleration.settings import TeaCacheSettings
+    from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
 
     return host.attach(model, TeaCache(TeaCacheSettings(**settings), find_fit))
 

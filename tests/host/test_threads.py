@@ -11,12 +11,12 @@ import pytest
 import tiny_models as tm
 import torch
 
-from dit_acceleration_pack.acceleration.course import Call
-from dit_acceleration_pack.acceleration.gates import installed
 from dit_acceleration_pack.acceleration.policies.cache_dit import CacheDiT
-from dit_acceleration_pack.acceleration.run import SamplingRun
+from dit_acceleration_pack.acceleration.sampling.course import Call
+from dit_acceleration_pack.acceleration.sampling.gates import installed
+from dit_acceleration_pack.acceleration.sampling.run import SamplingRun
 from dit_acceleration_pack.acceleration.schedule import Schedule
-from dit_acceleration_pack.acceleration.settings import CacheDiTSettings
+from dit_acceleration_pack.acceleration.settings.caching import CacheDiTSettings
 
 
 class Memory:

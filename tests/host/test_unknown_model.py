@@ -12,8 +12,8 @@ import torch
 @pytest.fixture
 def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every family unknown."""
-    from dit_acceleration_pack.acceleration import targets
     from dit_acceleration_pack.acceleration.host import model
+    from dit_acceleration_pack.acceleration.sampling import targets
 
     monkeypatch.setattr(targets, "describe", lambda network: None)
     monkeypatch.setattr(model, "describe", lambda network: None)
@@ -78,7 +78,7 @@ def test_the_proof_refuses_a_structure_that_would_give_a_wrong_picture(trick: st
 
     One that changes the hidden state between blocks may: its changes are inside the residual.
     """
-    from dit_acceleration_pack.acceleration.probing import probe
+    from dit_acceleration_pack.acceleration.sampling.probing import probe
 
     torch.manual_seed(0)
     network, x = Stack(trick), torch.randn(1, 3, 8)
@@ -93,7 +93,7 @@ def test_the_proof_refuses_a_structure_that_would_give_a_wrong_picture(trick: st
 
 
 def test_blocks_that_are_called_twice_are_refused() -> None:
-    from dit_acceleration_pack.acceleration.probing import probe
+    from dit_acceleration_pack.acceleration.sampling.probing import probe
 
     class Twice(Stack):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

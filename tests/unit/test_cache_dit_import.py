@@ -17,11 +17,11 @@ spec = importlib.util.spec_from_file_location(
     "pack", path + "/__init__.py", submodule_search_locations=[path]
 )
 sys.modules["pack"] = importlib.util.module_from_spec(spec)
-from pack.acceleration import cache_dit_adapter
+from pack.acceleration.cache_dit import library
 from pack.acceleration.errors import AccelerationError
 
 try:
-    print(type(cache_dit_adapter.make_calibrator("taylorseer", 1)).__name__)
+    print(type(library.make_calibrator("taylorseer", 1)).__name__)
 except AccelerationError as error:
     print(error)
 """

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from dit_acceleration_pack.acceleration.calibration import (
+from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.families import FAMILIES, TeaCacheFit
+from dit_acceleration_pack.acceleration.policies.calibration import (
     Calibration,
     calibrate,
     fit_polynomial,
@@ -14,8 +16,6 @@ from dit_acceleration_pack.acceleration.calibration import (
     skipped_share,
     threshold_for,
 )
-from dit_acceleration_pack.acceleration.errors import AccelerationError
-from dit_acceleration_pack.acceleration.families import FAMILIES, TeaCacheFit
 
 
 def test_a_known_polynomial_is_found_again() -> None:

@@ -10,13 +10,10 @@ import pytest
 
 from comfyui_environment import ROOT
 from dit_acceleration_pack.acceleration.attention.settings import AttentionSettings
-from dit_acceleration_pack.acceleration.configuration import (
-    SECTIONS,
-    Configuration,
-    as_data,
-    read_configuration,
-)
-from dit_acceleration_pack.acceleration.environment import (
+from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.performance import PerformanceSettings
+from dit_acceleration_pack.acceleration.settings.caching import CacheDiTSettings, TeaCacheSettings
+from dit_acceleration_pack.acceleration.settings.environment import (
     LOCK,
     SCRIPTS,
     from_environment,
@@ -25,10 +22,13 @@ from dit_acceleration_pack.acceleration.environment import (
     unknown,
     variables,
 )
-from dit_acceleration_pack.acceleration.errors import AccelerationError
-from dit_acceleration_pack.acceleration.performance import PerformanceSettings
-from dit_acceleration_pack.acceleration.settings import CacheDiTSettings, TeaCacheSettings
-from dit_acceleration_pack.acceleration.settings_file import parse, render
+from dit_acceleration_pack.acceleration.settings.file import parse, render
+from dit_acceleration_pack.acceleration.settings.sections import (
+    SECTIONS,
+    Configuration,
+    as_data,
+    read_configuration,
+)
 
 BEGIN = "DIT_ACCEL_CACHE_DIT_"
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from dit_acceleration_pack.acceleration import corrector
-from dit_acceleration_pack.acceleration.corrector import SAMPLERS, Corrector, leave_parts
+from dit_acceleration_pack.acceleration.forecasts import corrector
+from dit_acceleration_pack.acceleration.forecasts.corrector import SAMPLERS, Corrector, leave_parts
 
 # To some noise that is left: the very last step takes the result as it is, whatever was before.
 SIGMAS = tuple(1 - 0.07 * i for i in range(13))

@@ -7,9 +7,9 @@ from typing import Any
 
 from benchmark_script import benchmark_script
 from comfyui_environment import ROOT
-from dit_acceleration_pack.acceleration.configuration import SECTIONS, read_configuration
-from dit_acceleration_pack.acceleration.environment import LOCK, SECONDARY, variables
-from dit_acceleration_pack.acceleration.settings_file import parse
+from dit_acceleration_pack.acceleration.settings.environment import LOCK, SECONDARY, variables
+from dit_acceleration_pack.acceleration.settings.file import parse
+from dit_acceleration_pack.acceleration.settings.sections import SECTIONS, read_configuration
 
 README = ROOT / "README.md"
 

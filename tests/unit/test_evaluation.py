@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from dit_acceleration_pack.acceleration.evaluation import Evaluation
 from dit_acceleration_pack.acceleration.families import Arg, BlockStack, Family
-from dit_acceleration_pack.acceleration.forecast import Streams
-from dit_acceleration_pack.acceleration.gates import installed
-from dit_acceleration_pack.acceleration.passes import BlockPlan
+from dit_acceleration_pack.acceleration.forecasts.forecast import Streams
+from dit_acceleration_pack.acceleration.sampling.evaluation import Evaluation
+from dit_acceleration_pack.acceleration.sampling.gates import installed
+from dit_acceleration_pack.acceleration.sampling.passes import BlockPlan
 
 
 class Add(torch.nn.Module):

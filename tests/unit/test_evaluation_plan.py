@@ -7,12 +7,8 @@ import math
 
 import pytest
 
-from dit_acceleration_pack.acceleration import evaluation_plan
-from dit_acceleration_pack.acceleration.evaluation_plan import (
-    EvaluationPlan,
-    cheapest,
-    step_lengths,
-)
+from dit_acceleration_pack.acceleration.policies import plan as evaluation_plan
+from dit_acceleration_pack.acceleration.policies.plan import EvaluationPlan, cheapest, step_lengths
 
 # The step in which each evaluation of a run lies, as the host's samplers make them.
 

@@ -28,7 +28,7 @@ def test_every_family_has_a_file_a_class_and_a_stack() -> None:
 
 
 def test_published_settings_are_settings_of_the_node_with_a_source() -> None:
-    from dit_acceleration_pack.acceleration.settings import CacheDiTSettings
+    from dit_acceleration_pack.acceleration.settings.caching import CacheDiTSettings
 
     families = script().load_families()
     for family in families:
@@ -41,8 +41,8 @@ def test_published_settings_are_settings_of_the_node_with_a_source() -> None:
 
 
 def test_the_plan_published_for_z_image_turbo_has_its_steps() -> None:
-    from dit_acceleration_pack.acceleration.masks import mask_for
-    from dit_acceleration_pack.acceleration.settings import CacheDiTSettings
+    from dit_acceleration_pack.acceleration.policies.masks import mask_for
+    from dit_acceleration_pack.acceleration.settings.caching import CacheDiTSettings
 
     family = next(family for family in script().load_families() if family.name == "NextDiT")
     assert mask_for(CacheDiTSettings(**family.cache_dit[0].settings), 9) == [

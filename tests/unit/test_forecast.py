@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dit_acceleration_pack.acceleration import forecast as forecasts
-from dit_acceleration_pack.acceleration.forecast import RIDGE, Streams, make_forecast
-from dit_acceleration_pack.acceleration.residual_store import ResidualStore, bytes_of
+from dit_acceleration_pack.acceleration.forecasts import forecast as forecasts
+from dit_acceleration_pack.acceleration.forecasts.forecast import RIDGE, Streams, make_forecast
+from dit_acceleration_pack.acceleration.store.residual_store import ResidualStore, bytes_of
 
 
 def store() -> ResidualStore:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dit_acceleration_pack.acceleration.live import Guarded, Strip
 from dit_acceleration_pack.acceleration.report import EvaluationRecord, RunReport
+from dit_acceleration_pack.acceleration.sampling.listener import Guarded, Strip
 
 
 def record(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dit_acceleration_pack.acceleration import masks
 from dit_acceleration_pack.acceleration.errors import AccelerationError
-from dit_acceleration_pack.acceleration.settings import CacheDiTSettings
+from dit_acceleration_pack.acceleration.policies import masks
+from dit_acceleration_pack.acceleration.settings.caching import CacheDiTSettings
 
 PRESETS = ["slow", "medium", "fast", "ultra"]
 

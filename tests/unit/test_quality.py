@@ -14,9 +14,9 @@ import torch
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from dit_acceleration_pack.acceleration import quality
 from dit_acceleration_pack.acceleration.errors import AccelerationError
-from dit_acceleration_pack.acceleration.quality import compare, heat_map
+from dit_acceleration_pack.acceleration.quality import metrics as quality
+from dit_acceleration_pack.acceleration.quality.metrics import compare, heat_map
 
 
 def photographs() -> np.ndarray:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from dit_acceleration_pack.acceleration import compact
-from dit_acceleration_pack.acceleration.compact import FP8_MAX, pack, packed_bytes, unpack
-from dit_acceleration_pack.acceleration.forecast import make_forecast
-from dit_acceleration_pack.acceleration.residual_store import (
+from dit_acceleration_pack.acceleration.forecasts.forecast import make_forecast
+from dit_acceleration_pack.acceleration.store import compact
+from dit_acceleration_pack.acceleration.store.compact import FP8_MAX, pack, packed_bytes, unpack
+from dit_acceleration_pack.acceleration.store.residual_store import (
     CPU,
     ResidualStore,
     StoreFullError,
@@ -67,7 +67,7 @@ def test_fp8_holds_every_dtype_and_finds_its_largest_values_again(dtype: torch.d
 
 
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dit_acceleration_pack.acceleration import compact
+    from dit_acceleration_pack.acceleration.store import compact
 
     whole = pack(hidden(), "fp8")
     monkeypatch.setattr(compact, "CHUNK", 5 * D)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dit_acceleration_pack.acceleration.errors import AccelerationError
-from dit_acceleration_pack.acceleration.settings import CacheDiTSettings, TeaCacheSettings
+from dit_acceleration_pack.acceleration.settings.caching import CacheDiTSettings, TeaCacheSettings
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,15 @@ import pytest
 
 from comfyui_environment import ROOT
 from dit_acceleration_pack.acceleration.attention import CHOICES
-from dit_acceleration_pack.acceleration.cache_dit_files import BACKENDS
-from dit_acceleration_pack.acceleration.configuration import (
+from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.settings.cache_dit_files import BACKENDS
+from dit_acceleration_pack.acceleration.settings.file import MAX_BYTES, parse, render
+from dit_acceleration_pack.acceleration.settings.sections import (
     SECTIONS,
     Configuration,
     make,
     read_configuration,
 )
-from dit_acceleration_pack.acceleration.errors import AccelerationError
-from dit_acceleration_pack.acceleration.settings_file import MAX_BYTES, parse, render
 
 EXAMPLES = ROOT / "tests" / "data" / "settings"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dit_acceleration_pack.acceleration import trace
-from dit_acceleration_pack.acceleration.trace import break_down, part_of
+from dit_acceleration_pack.acceleration.profiling import trace
+from dit_acceleration_pack.acceleration.profiling.trace import break_down, part_of
 
 
 def event(cat: str, name: str, begin: float, end: float, **args: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from dit_acceleration_pack.acceleration.tracks import Choice, Track, choose, hand_turn
+from dit_acceleration_pack.acceleration.sampling.tracks import Choice, Track, choose, hand_turn
 
 
 def track(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dit_acceleration_pack.acceleration.cache_dit_adapter import DecisionEngine
-from dit_acceleration_pack.acceleration.settings import CacheDiTSettings
+from dit_acceleration_pack.acceleration.cache_dit.library import DecisionEngine
+from dit_acceleration_pack.acceleration.settings.caching import CacheDiTSettings
 
 
 def cached_steps(steps: int, mask: list[int] | None = None, **settings: int | str) -> list[int]:

@@ -11,7 +11,7 @@ export interface Row {
   reasons: number[];
 }
 
-/** What the server sends while a run goes on; see acceleration/host/live.py. */
+/** What the server sends while a run goes on; see acceleration/host/live_report.py. */
 export interface Progress {
   node: string;
   prompt_id: string | null;

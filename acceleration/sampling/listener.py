@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from .report import EvaluationRecord, RunReport
+from ..report import EvaluationRecord, RunReport
 
 log = logging.getLogger("dit_acceleration")
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import AccelerationError
-from .families import Structure, Tap, describe
-from .families.base import LatentPart
+from ..errors import AccelerationError
+from ..families import Structure, Tap, describe
+from ..families.base import LatentPart
+from ..policies.base import RunInfo, Technique
+from ..report import RunReport
+from ..schedule import Schedule
 from .passes import BlockPlan, TapPoint
-from .policies import RunInfo, Technique
 from .probing import probe
-from .report import RunReport
-from .schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -16,21 +16,21 @@ from typing import Any
 
 import torch
 
+from ..failures import FAILED, failed_sentence, is_ours, log_failure
+from ..forecasts.corrector import leave_parts
+from ..forecasts.forecast import Streams
+from ..lack_of_memory import recovery
+from ..policies.base import Decision, RunInfo, Technique
+from ..report import EvaluationRecord, RunReport
+from ..schedule import Schedule, SigmaReading
+from ..timing import Span
 from .branches import NO_RESIDUAL, NOT_FINITE, Branch, Branches, Meeting, Memory
-from .corrector import leave_parts
 from .course import Call, Course, Model
 from .evaluation import Evaluation
-from .failures import FAILED, failed_sentence, is_ours, log_failure
-from .forecast import Streams
 from .gates import installed
-from .lack_of_memory import recovery
-from .live import Guarded, Listener
+from .listener import Guarded, Listener
 from .passes import Look, Pass
-from .policies import Decision, RunInfo, Technique
-from .report import EvaluationRecord, RunReport
-from .schedule import Schedule, SigmaReading
 from .targets import Target, Targets
-from .timing import Span
 
 log = logging.getLogger("dit_acceleration")
 

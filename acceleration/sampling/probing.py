@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
+from ..families import Arg, BlockStack, Family, Structure
+from ..families.base import IMAGE
+from ..forecasts.forecast import Streams
 from .evaluation import Evaluation
-from .families import Arg, BlockStack, Family, Structure
-from .families.base import IMAGE
-from .forecast import Streams
 from .gates import installed
 from .passes import BlockPlan
 

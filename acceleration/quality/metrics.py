@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .errors import AccelerationError
+from ..errors import AccelerationError
 
 NAME = "Compare Quality"
 WINDOW = 7

@@ -16,13 +16,13 @@ from typing import Protocol
 
 import torch
 
-from .corrector import SAMPLERS, Corrector
-from .forecast import Forecast, make_forecast
+from ..forecasts.corrector import SAMPLERS, Corrector
+from ..forecasts.forecast import Forecast, make_forecast
+from ..policies.base import Policy, Seen, Technique
+from ..report import RunReport
+from ..signals import read, relative_change, thinned
+from ..store.residual_store import CPU, ResidualStore, StoreFullError, bytes_of
 from .passes import Look, Shapes
-from .policies import Policy, Seen, Technique
-from .report import RunReport
-from .residual_store import CPU, ResidualStore, StoreFullError, bytes_of
-from .signals import read, relative_change, thinned
 from .tracks import MOST, Track, choose, hand_turn
 
 JUMPED = "signal jumped"

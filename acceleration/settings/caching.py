@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .errors import AccelerationError, shown
+from ..errors import AccelerationError, shown
 
 CALIBRATORS = ("none", "taylorseer", "foca", "dmd", "trajectory", "blend")
 SCM_PRESETS = ("none", "slow", "medium", "fast", "ultra")
@@ -128,7 +128,7 @@ class CacheDiTSettings:
 
     The defaults are SGLang-Diffusion's (Fn 1, Bn 0, W 4, R 0.24, MC 3), the names are those of
     cache-dit's ``DBCacheConfig`` and ``TaylorSeerCalibratorConfig``. ``corrector`` is ours
-    (``acceleration.corrector``), as are ``calibrator``'s further choices, the percents and
+    (``forecasts.corrector``), as are ``calibrator``'s further choices, the percents and
     ``residual_device``.
 
     Raises

@@ -12,9 +12,9 @@ from typing import Protocol
 
 import torch
 
-from .cache_dit_adapter import CalibratedStream
-from .residual_store import Kept, ResidualStore, tensors_of
-from .signals import finite_or, thinned
+from ..cache_dit.library import CalibratedStream
+from ..signals import finite_or, thinned
+from ..store.residual_store import Kept, ResidualStore, tensors_of
 
 Streams = dict[str, torch.Tensor]
 

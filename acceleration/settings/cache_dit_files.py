@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from .errors import AccelerationError, shown
+from ..errors import AccelerationError, shown
 
 CACHE, CALIBRATOR, ATTENTION = "cache_config", "calibrator_config", "attention_config"
 

@@ -11,8 +11,8 @@ import sys
 import time
 from typing import Any
 
-from ..live import Listener, Look, Strip
 from ..report import EvaluationRecord, RunReport
+from ..sampling.listener import Listener, Look, Strip
 
 log = logging.getLogger("dit_acceleration")
 

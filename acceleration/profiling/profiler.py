@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch.autograd import profiler as autograd_profiler
 
-from .errors import AccelerationError
-from .families import describe
-from .profile_report import ProfileReport, StepRecord
-from .schedule import Schedule
-from .timing import Moment
+from ..errors import AccelerationError
+from ..families import describe
+from ..schedule import Schedule
+from ..timing import Moment
+from .report import ProfileReport, StepRecord
 from .trace import BLOCK, EVALUATION, RANGE, break_down
 
 MODES = ("trace", "nvtx")

@@ -11,7 +11,7 @@ from functools import cache
 
 import torch
 
-from .lack_of_memory import is_out_of_memory
+from ..lack_of_memory import is_out_of_memory
 
 FULL, BF16, FP8 = "full", "bf16", "fp8"
 STORAGES = (FULL, BF16, FP8)

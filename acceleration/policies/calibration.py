@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import AccelerationError
-from .families import TeaCacheFit
+from ..errors import AccelerationError
+from ..families import TeaCacheFit
 
 MIN_POINTS = 6
 MAX_DEGREE = 4

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from .families.base import HIDDEN_STATE, IMAGE, TEXT, Family, Tap
-from .forecast import Streams
+from ..families.base import HIDDEN_STATE, IMAGE, TEXT, Family, Tap
+from ..forecasts.forecast import Streams
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import AccelerationError, shown
+from ..errors import AccelerationError, shown
 
 SWITCHES = {"enable_taylorseer": "taylorseer", "enable_foca": "foca", "enable_dmd": "dmd"}
 """The library's switches, and the calibrator that each turns on."""

@@ -11,16 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from .configuration import (
-    SECTIONS,
-    Configuration,
-    Given,
-    Resolved,
-    Section,
-    read_section,
-    resolve,
-)
-from .errors import AccelerationError, shown
+from ..errors import AccelerationError, shown
+from .sections import SECTIONS, Configuration, Given, Resolved, Section, read_section, resolve
 
 PREFIX = "DIT_ACCEL_"
 LOCK = PREFIX + "LOCK_LOSSY"

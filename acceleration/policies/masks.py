@@ -7,8 +7,8 @@ the end, some counts raise), the 28-step pattern is rescaled instead.
 
 from __future__ import annotations
 
-from .errors import AccelerationError
-from .settings import CacheDiTSettings
+from ..errors import AccelerationError
+from ..settings.caching import CacheDiTSettings
 
 REFERENCE_STEPS = 28
 MIN_STEPS = 8
@@ -85,7 +85,7 @@ def rescaled_mask(preset: str, steps: int) -> list[int]:
 
 def library_mask(preset: str, steps: int) -> list[int] | None:
     """cache-dit's own mask, or None where the library refuses the step count."""
-    from .cache_dit_adapter import steps_mask
+    from ..cache_dit.library import steps_mask
 
     return steps_mask(preset, steps)
 

@@ -16,12 +16,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from ..attention.settings import AttentionSettings
+from ..errors import AccelerationError, shown
+from ..families import published_fits
+from ..performance import PerformanceSettings
+from ..report import DEFAULT
 from . import cache_dit_files, cache_dit_names
-from .attention.settings import AttentionSettings
-from .errors import AccelerationError, shown
-from .performance import PerformanceSettings
-from .report import DEFAULT
-from .settings import CacheDiTSettings, TeaCacheSettings
+from .caching import CacheDiTSettings, TeaCacheSettings
 
 NODE = "node"
 
@@ -75,9 +76,7 @@ class Section:
 
 
 def _published_fits() -> list[str]:
-    from .policies.tea_cache import published_fits
-
-    return ["auto", "raw", "custom", *dict.fromkeys(published_fits())]
+    return ["auto", "raw", "custom", *published_fits()]
 
 
 SECTIONS: dict[str, Section] = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from .compact import FP8, FULL
-from .residual_store import Kept, ResidualStore
+from ..store.compact import FP8, FULL
+from ..store.residual_store import Kept, ResidualStore
 
 
 def replaced(

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
+from ..policies.base import Decision
+from ..report import EvaluationRecord
+from ..schedule import Schedule, SigmaReading
+from ..timing import Mark, Span, unmarked
 from .branches import Branch, Branches
 from .passes import Outliving
-from .policies import Decision
-from .report import EvaluationRecord
-from .schedule import Schedule, SigmaReading
-from .timing import Mark, Span, unmarked
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .families import BlockStack
-from .families.base import HIDDEN_STATE, IMAGE, JOINED, TEXT
-from .forecast import Streams
+from ..families import BlockStack
+from ..families.base import HIDDEN_STATE, IMAGE, JOINED, TEXT
+from ..forecasts.forecast import Streams
+from ..signals import thinned
 from .gates import untraced
 from .passes import Abandoned, BlockSkipped, Look, Pass
-from .signals import thinned
 
 if TYPE_CHECKING:
     from .evaluation import Evaluation

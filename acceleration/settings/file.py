@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from .errors import AccelerationError, shown
+from ..errors import AccelerationError, shown
 
 MAX_BYTES = 64 * 1024
 """Far more than any settings need."""

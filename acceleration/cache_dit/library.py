@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .compact import BF16, FP8
-from .errors import AccelerationError, MissingPackageError
+from ..errors import AccelerationError, MissingPackageError
+from ..signals import finite_or
+from ..store.compact import BF16, FP8
+from ..store.residual_store import ResidualStore, tensors_of
 from .parking import Parking, kept_in
-from .residual_store import ResidualStore, tensors_of
-from .signals import finite_or
 
 if TYPE_CHECKING:
-    from .settings import CacheDiTSettings
+    from ..settings.caching import CacheDiTSettings
 
 REQUIREMENT = "cache-dit>=1.5.3,<1.6"
 PREFIX = "Fn_residual"

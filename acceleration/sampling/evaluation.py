@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
+from ..families import BlockStack, SideBlocks
+from ..families.base import IMAGE, JOINED, TEXT, Tap
+from ..forecasts.forecast import Streams
 from . import gate_steps
-from .families import BlockStack, SideBlocks
-from .families.base import IMAGE, JOINED, TEXT, Tap
-from .forecast import Streams
 from .gates import Handler, untraced_itself
 from .passes import BlockPlan, BlockSkipped, Decide, Outliving, Pass, TapPoint
 

@@ -1,0 +1,1 @@
+"""The only room that imports cache-dit, at first use."""

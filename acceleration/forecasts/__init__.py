@@ -1,0 +1,1 @@
+"""What to put in place of skipped blocks, and giving back what it got wrong."""

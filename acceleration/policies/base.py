@@ -1,0 +1,154 @@
+"""When to skip: one file a technique, all behind one small interface."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from ..cache_dit.library import require_installed
+from ..errors import AccelerationError
+from ..families import Structure, Tap
+from ..forecasts.corrector import SAMPLERS
+from ..report import RunReport
+from ..schedule import Schedule
+from .cost import skipped_cost
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Outcome for one evaluation of one branch."""
+
+    reuse: bool
+    reason: str
+    """Short phrase for the report: "warm-up", "mask", "below threshold", …"""
+    diff: float | None = None
+    """Measured relative change, None where none was needed."""
+    threshold: float | None = None
+    """What ``accumulated``, or else ``diff``, is compared with."""
+    accumulated: float | None = None
+    """Sum of estimated changes since the last computed evaluation, where a technique sums."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a policy may know of the run before it begins."""
+
+    schedule: Schedule
+    structure: Structure
+    sampler: str
+    network: Any
+    """The transformer itself, to be looked at only."""
+
+    @functools.cached_property
+    def skipped_cost(self) -> float:
+        """What a skipped evaluation costs, as a share of a computed one."""
+        return skipped_cost(self.structure, self.network)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an evaluation's signal is like beside those of its branch before."""
+
+    signal: torch.Tensor
+    """A part of the first blocks' residual, or of what the tap reads: ``[B, L, D]``."""
+    since_last: float | None = None
+    """Relative change against the evaluation before, skipped or not; None at the first one."""
+    since_computed: float | None = None
+    """The same against the last computed one."""
+
+
+class Policy:
+    """One technique's decisions for one branch of one sampling run."""
+
+    first_blocks = 0
+    """How many blocks always run before the decision (Fn)."""
+    last_blocks = 0
+    """How many blocks always run after the skipped ones (Bn)."""
+    max_age: float = math.inf
+    """For how many steps a residual may be used."""
+    tap: Tap | None = None
+    """With no first blocks: where the signal is read; None takes the hidden state."""
+
+    wants_output = False
+    """Whether ``computed`` is to get the output."""
+
+    def decide(self, step: int, seen: Seen, blocked: str | None) -> Decision:
+        """Reuse or compute?
+
+        ``blocked`` is a reason why this evaluation must be computed whatever the policy thinks
+        (no residual yet, outside the percent window), or None.
+        """
+        raise NotImplementedError
+
+    def computed(self, step: int, signal: torch.Tensor, output: torch.Tensor | None) -> None:
+        """The evaluation was computed.
+
+        ``signal`` may be kept, and so may ``output``, the image stream after the last skippable
+        block, which is None unless it is wanted.
+        """
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Every tensor kept, for the memory report."""
+        return []
+
+    def explain(self, report: RunReport) -> str | None:
+        """Why little was skipped, in one sentence, or None."""
+        return None
+
+
+class Technique(Protocol):
+    """Settings of a technique, able to open a policy for every run."""
+
+    name: str
+    calibrator: str
+    taylorseer_order: int
+    residual_device: str
+    start_percent: float
+    end_percent: float
+    corrector: bool
+    """Whether computed evaluations give back what skipped ones got wrong."""
+
+    def check(self, structure: Structure) -> None:
+        """Raise AccelerationError if the settings do not fit this model."""
+        ...
+
+    def notices(self, info: RunInfo) -> list[str]:
+        """Sentences about settings that mean less than they say in this run."""
+        ...
+
+    def open(self, info: RunInfo) -> Policy:
+        """A fresh policy for one branch.
+
+        Raises AccelerationError if the settings do not fit the run.
+        """
+        ...
+
+    def describe(self) -> dict[str, object]:
+        """Settings as plain data."""
+        ...
+
+
+def check_forecast(technique: str, calibrator: str, structure: Structure) -> None:
+    """Raise AccelerationError when a forecast cannot be used on a model."""
+    if calibrator in ("taylorseer", "foca", "dmd"):
+        require_installed(f"{technique} with calibrator {calibrator}")
+    if calibrator == "dmd" and structure.family.is_video:
+        raise AccelerationError(
+            "calibrator is 'dmd', which decomposes the whole residual in float64 at every computed "
+            f"step and is unusable on a video model ({structure.family.name}): choose taylorseer, "
+            "foca or trajectory."
+        )
+
+
+def corrector_notices(on: bool, sampler: str) -> list[str]:
+    """The sentence for a run whose sampler the corrector does not know."""
+    if not on or sampler in SAMPLERS:
+        return []
+    return [
+        f"the corrector does not know how {sampler} adds up its steps, so it had no effect; it "
+        f"knows {', '.join(SAMPLERS)}"
+    ]

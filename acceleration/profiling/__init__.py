@@ -1,0 +1,1 @@
+"""Profiling one sampling run, and what it showed."""

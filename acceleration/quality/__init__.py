@@ -1,0 +1,1 @@
+"""How near two pictures or latents are to each other."""

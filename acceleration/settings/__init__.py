@@ -1,0 +1,1 @@
+"""What was asked for: validated, from nodes, files and the environment."""

@@ -1,0 +1,1 @@
+"""Where tensors live that outlive an evaluation, and how compactly."""
