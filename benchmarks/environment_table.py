@@ -31,7 +31,7 @@ def engine(name: str) -> Any:
 
 def table() -> str:
     """Every variable with the key of a settings file that it sets, as markdown."""
-    environment, sections = engine("environment"), engine("configuration").SECTIONS
+    environment, sections = engine("settings.environment"), engine("settings.sections").SECTIONS
     lines = ["| variable | key | section | default |", "| --- | --- | --- | --- |"]
     for section in sections.values():
         defaults = section.defaults() | dict.fromkeys(section.switches, False)

@@ -38,9 +38,9 @@ def test_dmd_on_video() -> None:
 
 
 def test_cache_dit_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dit_acceleration_pack.acceleration.cache_dit import library as cache_dit_adapter
+    from dit_acceleration_pack.acceleration.cache_dit import library
 
-    monkeypatch.setattr(cache_dit_adapter, "is_installed", lambda: False)
+    monkeypatch.setattr(library, "is_installed", lambda: False)
     text = error_text(lambda: tm.attach(tm.make_model("flux")))
     assert "pip install 'cache-dit" in text
 

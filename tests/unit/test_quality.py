@@ -15,7 +15,7 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dit_acceleration_pack.acceleration.errors import AccelerationError
-from dit_acceleration_pack.acceleration.quality import metrics as quality
+from dit_acceleration_pack.acceleration.quality import metrics
 from dit_acceleration_pack.acceleration.quality.metrics import compare, heat_map
 
 
@@ -162,7 +162,7 @@ def test_lpips_where_it_and_its_weights_are_there(
     assert found.items[0].lpips is None and not seen, "nothing may be downloaded"
     assert any("nothing is downloaded" in note for note in found.notes)
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / quality.LPIPS_BACKBONE).touch()
+    (tmp_path / "checkpoints" / metrics.LPIPS_BACKBONE).touch()
     found, _ = compare(*pair)
     assert found.items[0].lpips == pytest.approx(0.5), "pictures go in as -1 to 1"
     assert seen[0].shape == (1, 3, 8, 8) and not found.notes
@@ -171,8 +171,8 @@ def test_lpips_where_it_and_its_weights_are_there(
 def test_heat_map_goes_from_dark_to_light() -> None:
     colors = heat_map(torch.linspace(0, 1, 101)[None, None], 1.0)
     assert colors.shape == (1, 1, 101, 3)
-    assert colors[0, 0, 0].tolist() == pytest.approx(list(quality.HEAT[0]))
-    assert colors[0, 0, 50].tolist() == pytest.approx(list(quality.HEAT[2]))
+    assert colors[0, 0, 0].tolist() == pytest.approx(list(metrics.HEAT[0]))
+    assert colors[0, 0, 50].tolist() == pytest.approx(list(metrics.HEAT[2]))
     light = colors[0, 0] @ torch.tensor([0.2126, 0.7152, 0.0722])
     assert (light.diff() > 0).all()
     assert torch.equal(heat_map(torch.zeros(1, 2, 2), 0.0), colors[:, :, :1].expand(1, 2, 2, 3))

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from dit_acceleration_pack.acceleration.policies import plan as evaluation_plan
+from dit_acceleration_pack.acceleration.policies import plan
 from dit_acceleration_pack.acceleration.policies.plan import EvaluationPlan, cheapest, step_lengths
 
 # The step in which each evaluation of a run lies, as the host's samplers make them.
@@ -139,13 +139,13 @@ def cost(since: float, lengths: list[float], chosen: tuple[int, ...]) -> float:
         else:
             following = [j for j in chosen if j > i]
             uncorrected = following[:1] in ([], [total - 1])
-            factor = evaluation_plan.UNCORRECTED if uncorrected else 1.0
-            whole += factor * length * way**evaluation_plan.POWER
+            factor = plan.UNCORRECTED if uncorrected else 1.0
+            whole += factor * length * way**plan.POWER
         way += length
     return whole
 
 
-@pytest.mark.parametrize("since", [0.5, 3.0, evaluation_plan.NEVER])
+@pytest.mark.parametrize("since", [0.5, 3.0, plan.NEVER])
 @pytest.mark.parametrize("count", range(1, 9))
 @pytest.mark.parametrize(
     "lengths",
@@ -170,8 +170,7 @@ def test_length_of_a_step() -> None:
     lengths = step_lengths([1.0, 0.8, 0.4, 0.0])
     # The share of the noise that is taken away, and the start: at 0, 0.2 and 0.6 of the noise.
     expected = [
-        share**evaluation_plan.STRETCH
-        * (1 + evaluation_plan.START * math.exp(-place / evaluation_plan.START_WIDTH))
+        share**plan.STRETCH * (1 + plan.START * math.exp(-place / plan.START_WIDTH))
         for share, place in ((0.2, 0.0), (0.5, 0.2), (1.0, 0.6))
     ]
     assert lengths == pytest.approx(expected)
