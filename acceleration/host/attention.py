@@ -18,6 +18,7 @@ from ..settings.sections import Resolved
 from .levers import Reports, argument, lever_of, put, require_model
 from .live_report import send_text
 from .locking import SwitchedOff
+from .stages import sampler_sigma
 
 log = logging.getLogger("dit_acceleration")
 
@@ -124,7 +125,7 @@ class AttentionAttachment(Reports):
         if run is not None and "sigmas" in options:
             try:
                 sampling = executor.class_obj.model_sampling
-                outside = self._outside(sampling, float(options["sigmas"].flatten()[0]))
+                outside = self._outside(sampling, float(sampler_sigma(options).flatten()[0]))
                 run.begin_evaluation(args[0].device, outside)
             except Exception as problem:
                 run.give_up(problem)

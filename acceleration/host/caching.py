@@ -24,6 +24,7 @@ from .levers import PROFILE_KEY, Reports, argument, lever_of, put, require_model
 from .live_report import LiveNode
 from .memory import HostMemory, expected_branches, hidden_bytes
 from .model import network_of, sampler_name, structure_of
+from .stages import sampler_sigma, stage_of
 
 log = logging.getLogger("dit_acceleration")
 
@@ -232,7 +233,7 @@ def _call(
     return Call(
         execute=lambda: executor(*args, **kwargs),
         network=network,
-        sigma=options["sigmas"],
+        sigma=sampler_sigma(options),
         key=(id(executor.class_obj), *branch_key(x, options, control, given)),
         label=branch_label(options),
         device=x.device,
@@ -242,6 +243,7 @@ def _call(
         obstacle=prefetch.obstacle,
         leave_out=prefetch.leave_out,
         outliving=prefetch.outliving,
+        stage=stage_of(options),
     )
 
 

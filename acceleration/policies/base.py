@@ -14,7 +14,7 @@ from ..errors import AccelerationError
 from ..families import Structure, Tap
 from ..forecasts.corrector import SAMPLERS
 from ..report import RunReport
-from ..schedule import Schedule
+from ..schedule import Schedule, Stage
 from .cost import skipped_cost
 
 
@@ -42,6 +42,18 @@ class RunInfo:
     sampler: str
     network: Any
     """The transformer itself, to be looked at only."""
+    stage: Stage | None = None
+    """The part of the run that is meant; None for all of it. Policies count its steps only."""
+
+    @property
+    def own_steps(self) -> tuple[int, ...]:
+        """Which steps of the schedule the policy decides for, in the order of its counting."""
+        return self.stage.steps if self.stage is not None else tuple(range(self.schedule.steps))
+
+    @property
+    def steps(self) -> int:
+        """How many these are."""
+        return len(self.own_steps)
 
     @functools.cached_property
     def skipped_cost(self) -> float:

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from ..forecasts.forecast import Streams
 from ..lack_of_memory import recovery
 from ..policies.base import Decision, RunInfo, Technique
 from ..report import RunReport
-from ..schedule import Schedule, SigmaReading
+from ..schedule import Schedule, SigmaReading, Stage
 from .branches import NO_RESIDUAL, NOT_FINITE, Branch, Branches, Meeting, Memory
 from .course import Call, Course, Model
 from .evaluation import Evaluation
@@ -108,6 +109,7 @@ class SamplingRun:
         self._prediction = 0
         self._predicts = False
         self._turns: Counter[Hashable] = Counter()
+        self._stages: dict[torch.device, Stage | None] = {}
         self._targets.aim_early(network)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SamplingRun:
@@ -166,6 +168,10 @@ class SamplingRun:
 
     def _course(self, call: Call) -> Course:
         with self._lock:
+            if self._stages.setdefault(call.device, call.stage) != call.stage:
+                # What was remembered in another stage means nothing here.
+                self._stages[call.device] = call.stage
+                self._branches.free(call.device)
             reading = self._read_sigma(call.sigma)
             turn = self._turns[call.key]
             self._turns[call.key] += 1
@@ -286,7 +292,7 @@ class SamplingRun:
         self._branches.drop_abandoned(call.device, course.position)
 
         def make() -> Branch:
-            policy = self._technique.open(info)
+            policy = self._technique.open(replace(info, stage=call.stage))
             return self._branches.new_branch(call.label, call.device, policy, call.conds)
 
         meeting = self._branches.meet(
@@ -295,7 +301,7 @@ class SamplingRun:
         branch = meeting.branch
         assert branch.policy is not None and branch.forecast is not None
         blocked = self._outside_window(course.sigma) or self._blocked(meeting, look)
-        decision = branch.policy.decide(course.step, meeting.seen, blocked)
+        decision = branch.policy.decide(course.step_of_stage, meeting.seen, blocked)
         course.add(decision, branch)
         return branch.forecast.predict(course.position, look.signal) if decision.reuse else None
 
@@ -316,7 +322,7 @@ class SamplingRun:
                 )
                 continue
             with call.mark("learning"):
-                outcome.branch.learn(seen, course.step, course.position)
+                outcome.branch.learn(seen, course.step_of_stage, course.position)
 
     def _corrected(self, course: Course, output: Any) -> Any:
         """The output with what earlier skipped evaluations got wrong given back."""

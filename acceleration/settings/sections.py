@@ -20,6 +20,7 @@ from ..attention.settings import AttentionSettings
 from ..errors import AccelerationError, shown
 from ..families import published_fits
 from ..performance import PerformanceSettings
+from ..progressive import ProgressiveSettings
 from ..report import DEFAULT
 from . import cache_dit_files, cache_dit_names
 from .caching import CacheDiTSettings, TeaCacheSettings
@@ -100,6 +101,7 @@ SECTIONS: dict[str, Section] = {
         ),
         Section("attention_config", AttentionSettings, "ATTENTION"),
         Section("performance_config", PerformanceSettings, "PERFORMANCE"),
+        Section("progressive_config", ProgressiveSettings, "PROGRESSIVE"),
     )
 }
 
