@@ -22,7 +22,7 @@ from ..forecasts.forecast import Streams
 from ..lack_of_memory import recovery
 from ..policies.base import Decision, RunInfo, Technique
 from ..report import RunReport
-from ..schedule import Schedule, SigmaReading, Stage
+from ..schedule import Schedule, SigmaReading
 from .branches import NO_RESIDUAL, NOT_FINITE, Branch, Branches, Meeting, Memory
 from .course import Call, Course, Model
 from .evaluation import Evaluation
@@ -109,7 +109,6 @@ class SamplingRun:
         self._prediction = 0
         self._predicts = False
         self._turns: Counter[Hashable] = Counter()
-        self._stages: dict[torch.device, Stage | None] = {}
         self._targets.aim_early(network)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SamplingRun:
@@ -168,10 +167,7 @@ class SamplingRun:
 
     def _course(self, call: Call) -> Course:
         with self._lock:
-            if self._stages.setdefault(call.device, call.stage) != call.stage:
-                # What was remembered in another stage means nothing here.
-                self._stages[call.device] = call.stage
-                self._branches.free(call.device)
+            self._branches.enter(call.device, call.stage)
             reading = self._read_sigma(call.sigma)
             turn = self._turns[call.key]
             self._turns[call.key] += 1
