@@ -151,7 +151,12 @@ class ProgressiveRun:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing of this run is small."""
+        """Whether nothing of this run is small from the beginning."""
+        return not self._stages
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the rest of this run goes at full size."""
         return self._switches is None
 
     def predict(
@@ -172,7 +177,11 @@ class ProgressiveRun:
         execute
             Predicts with the given options.
         """
-        assert self._switches is not None
+        span = Span(sigma.device)
+        if self._switches is None:
+            output = execute(options)
+            self._spans.append((0, span.stop()))
+            return output
         level = self._switches.level(self._kind.share(float(sigma.flatten()[0])))
         given = {
             **options,
@@ -183,9 +192,8 @@ class ProgressiveRun:
         }
         if level:
             given[HANDLER] = SmallCalls(self, guider, level, options.get(HANDLER))
-        span = Span(sigma.device)
         output = execute(given)
-        self._spans.append((level, span.stop()))
+        self._spans.append((level if self._switches is not None else 0, span.stop()))
         return output
 
     def conditions(self, guider: Any, level: int) -> Conds:
@@ -300,7 +308,7 @@ class SmallCalls:
         if self._behind is not None:
             plain[HANDLER] = self._behind
         found = None
-        if not self._run.idle:
+        if not self._run.given_up:
             try:
                 found = self._run.small(
                     self._guider, self._level, model, conds, x_in, timestep, plain

@@ -75,11 +75,11 @@ def fit(latents: torch.Tensor) -> PowerLaw:
     rows, columns = (torch.arange(side, dtype=torch.float64) / 2 for side in (height, width))
     radius = torch.hypot(rows[:, None], columns)
     x, y = [], []
-    for cycles in range(1, min(height, width) // 2):
-        ring = power[(radius >= cycles - 0.5) & (radius < cycles + 0.5)].mean().item()
-        if ring > 0:
-            x.append(math.log(cycles))
-            y.append(math.log(ring))
+    for cycles in range(2, min(height, width) // 2):
+        ring = (radius >= cycles - 0.5) & (radius < cycles + 0.5)
+        if (mean := power[ring].mean().item()) > 0:
+            x.append(radius[ring].log().mean().item())
+            y.append(math.log(mean))
     if len(x) < 4:
         raise AccelerationError("the latents are constant: encode some pictures first.")
     middle_x, middle_y = sum(x) / len(x), sum(y) / len(y)
