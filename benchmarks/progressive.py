@@ -89,7 +89,7 @@ class ClosedForm:
     def euler(
         self, x: torch.Tensor, sigmas: Sequence[float], denoise: Callable[[Any, float], Any]
     ) -> torch.Tensor:
-        for here, ahead in zip(sigmas, sigmas[1:], strict=False):
+        for here, ahead in itertools.pairwise(sigmas):
             found = denoise(x, here)
             x = found + (x - found) * (ahead / here)
         return x
@@ -125,7 +125,7 @@ class ClosedForm:
         energies = [self.spectrum(x).square().mean((0, 1)) for x in (full, other)]
         edges = [0.0, *(2.0**k for k in range(int(math.log2(SIDE))))]
         found = []
-        for low, high in zip(edges, edges[1:], strict=False):
+        for low, high in itertools.pairwise(edges):
             ring = (self.radius >= low) & (self.radius < high)
             before, after = (energy[ring].sum().item() for energy in energies)
             found.append(10 * math.log10(after / before))

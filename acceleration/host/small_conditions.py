@@ -23,6 +23,10 @@ HOSTS_OWN = ("mask", "model_conds", "uuid")
 
 REFERENCES = "reference_latents"
 
+SCALES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""How many times as high as the latent a tensor may be that goes with it place by place: smaller
+videos of poses, latents, packed latents laid out, pictures."""
+
 
 class Idle:
     """Stands in for a ControlNet or for hooks while the host prepares conditions once more.
@@ -84,7 +88,7 @@ def small_conditions(
         copies,
         noise.device,
         latent_image=corner.low_pass(latent),
-        denoise_mask=None if mask is None else _averaged(mask, corner),
+        denoise_mask=None if mask is None else _averaged(mask, corner.small),
         **more,
     )
     for some in found.values():
@@ -133,24 +137,29 @@ def _reference(latent: torch.Tensor, level: int, packing: int) -> torch.Tensor:
 
 
 def _resized(name: str, value: Any, corner: Corner) -> Any:
-    """A value of a condition, with tensors as large as the latent made small."""
+    """A value of a condition, with tensors that go with the latent made small."""
     if isinstance(value, list | tuple):
         return type(value)(_resized(name, one, corner) for one in value)
     if not isinstance(value, torch.Tensor) or value.ndim < 3 or not value.is_floating_point():
         return value
-    if tuple(value.shape[-2:]) != corner.size:
+    size = (value.shape[-2], value.shape[-1])
+    scale = size[0] / corner.size[0]
+    small = tuple(int(side * scale) for side in corner.small)
+    fits = all(side * scale == whole for side, whole in zip(corner.size, size, strict=True))
+    if scale not in SCALES or not fits or not all(side * scale % 1 == 0 for side in corner.small):
         return value
-    packs = corner.packing**2
+    packs = corner.packing**2 if scale == 1 else 1
     if "mask" in name or (packs > 1 and (value.ndim < 4 or value.shape[-3] % packs)):
-        return _averaged(value, corner)
-    return corner.low_pass(value)
+        return _averaged(value, small)
+    packing = corner.packing if packs > 1 else 1
+    return Corner(size, (small[0], small[1]), packing).low_pass(value)
 
 
-def _averaged(mask: torch.Tensor, corner: Corner) -> torch.Tensor:
+def _averaged(mask: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     """A mask as small: means of what falls together, which stay between 0 and 1."""
     flat = mask.reshape(-1, 1, *mask.shape[-2:]).float()
-    small = torch.nn.functional.interpolate(flat, corner.small, mode="area")
-    return small.reshape(*mask.shape[:-2], *corner.small).to(mask.dtype)
+    small = torch.nn.functional.interpolate(flat, size, mode="area")
+    return small.reshape(*mask.shape[:-2], *size).to(mask.dtype)
 
 
 @contextmanager

@@ -156,6 +156,8 @@ def test_references_shrink_with_the_picture() -> None:
         ("flux_fill", (16, *SIZE), {"concat_latent_image": (1, 16, *SIZE)}),
         ("wan_i2v", (16, 3, *SIZE), {"concat_latent_image": (1, 16, 3, *SIZE)}),
         ("wan_vace", (16, 3, *SIZE), {}),
+        ("wan_camera", (16, 3, *SIZE), {"camera_conditions": (1, 24, 3, 256, 256)}),
+        ("wan_scail", (16, 3, *SIZE), {"pose_video_latent": (1, 16, 3, 16, 16)}),
     ],
 )
 def test_pictures_beside_the_latent(name: str, latent: Any, extra: dict[str, Any]) -> None:
@@ -164,6 +166,8 @@ def test_pictures_beside_the_latent(name: str, latent: Any, extra: dict[str, Any
     if name == "wan_vace":
         given["vace_frames"] = [torch.randn(1, 32, 3, *SIZE)]
         given["vace_mask"] = [torch.rand(1, 64, 3, *SIZE)]
+    if name == "wan_scail":
+        given["reference_latents"] = [torch.randn(1, 16, 1, *SIZE)]
     seen = Seen(model)
     quick = attach(seen.model)
     positive, negative = (with_options(name, seed, **given) for seed in (1, 2))
@@ -219,6 +223,27 @@ def test_guidance_sees_the_full_size() -> None:
     assert seen.sizes[:2] == [HALF, HALF] and not report_of(quick).notices
 
 
+def test_a_guider_of_three_prompts() -> None:
+    import comfy.sample
+    import comfy.samplers
+    from comfy_extras.nodes_custom_sampler import Guider_DualCFG
+
+    seen = Seen(tm.make_model("flux"))
+    quick = attach(seen.model)
+    guider = Guider_DualCFG(quick)
+    guider.set_conds(*(tm.conditioning("flux", seed) for seed in (1, 2, 3)))
+    guider.set_cfg(2.0, 3.0)
+    empty = torch.zeros(1, *LATENTS["flux"])
+    sigmas = comfy.samplers.calculate_sigmas(quick.get_model_object("model_sampling"), "simple", 8)
+    with torch.inference_mode():
+        output = guider.sample(
+            comfy.sample.prepare_noise(empty, 0), empty, comfy.samplers.sampler_object("euler"),
+            sigmas, disable_pbar=True, seed=0,
+        )  # fmt: skip
+    assert output.isfinite().all() and report_of(quick).coarse and not report_of(quick).notices
+    assert seen.sizes[0] == HALF and seen.sizes[-1] == SIZE
+
+
 def test_conditions_of_others_go_at_full_size() -> None:
     import comfy.samplers
 
@@ -238,6 +263,25 @@ def test_conditions_of_others_go_at_full_size() -> None:
     run(quick, cfg=2.0)
     assert seen.sizes[:2] == [HALF, SIZE]
     assert "another node evaluates conditions of its own" in report_of(quick).text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", tm.TINY)
+def test_every_family_is_small_or_says_why_not(name: str) -> None:
+    """With what its own conditions hold, at four times the size that it is tested at elsewhere."""
+    shape = tm.TINY[name].latent
+    quick, options = attach(tm.make_model(name), min_full_steps=1), {"steps": 4, "cfg": 2.0}
+    if isinstance(shape[0], int) and len(shape) > 2:
+        try:
+            large = (*shape[:-2], 4 * shape[-2], 4 * shape[-1])
+            output = tm.sample(quick, name, latent=large, **options)
+        except RuntimeError:  # its conditions are made for the usual size only
+            output = tm.sample(quick, name, **options)
+    else:
+        output = tm.sample(quick, name, **options)
+    assert output.isfinite().all()
+    report = report_of(quick)
+    assert bool(report.coarse) != bool(report.refused), report.sentence()
 
 
 # ------------------------------------------------------------------ refused
