@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 SIDE, CHANNELS, STEPS, SHIFT = 128, 16, 28, 1.15
 COARSE = (8, 12, 16, 20)
 SEED = 5000
-DEMO_STEPS, CFGS = (20, 28), (1.0, 3.0)
 MODES = ("fine", "balanced", "fast")
 SIZES = {"FLUX": (32, 64), "Wan": (12, 24)}
 
@@ -183,11 +182,11 @@ def sample(demo: Any, model: Any, prompt: str, seed: int, cfg: float, steps: int
         )  # fmt: skip
 
 
-def demo_rows(kind: str, prompts: int) -> Iterator[dict[str, Any]]:
+def demo_rows(kind: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every mode on one demo model; a row says why where a size cannot be halved."""
     demo = performance.DEMOS[kind]()
-    for side, steps, cfg in itertools.product(SIZES[kind], DEMO_STEPS, CFGS):
-        runs = [(p, SEED + i, cfg) for i, p in enumerate(demo.prompts[:prompts])]
+    for side, steps, cfg in itertools.product(SIZES[kind], options.steps, options.cfg):
+        runs = [(p, SEED + i, cfg) for i, p in enumerate(demo.prompts[: options.prompts])]
         full: list[Any] = []
         for mode in MODES:
             row = {"kind": "demo", "model": kind, "side": side, "steps": steps, "cfg": cfg}
@@ -289,6 +288,8 @@ def show(rows: Sequence[dict[str, Any]]) -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", type=int, default=8, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, nargs="+", default=[20, 28])
+    parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 3.0])
     parser.add_argument("--rounds", type=int, default=15, help="of cost; default: %(default)s")
     parser.add_argument("--models", nargs="*", default=list(SIZES), help="default: both")
     parser.add_argument("--output", type=Path, default=harness.RESULTS / "progressive.json")
@@ -297,14 +298,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace, environment: Any) -> int:
     rows = list(ClosedForm().rows())
     for kind in options.models:
-        rows += demo_rows(kind, options.prompts)
+        rows += demo_rows(kind, options)
     if options.rounds:
         rows.append(cost_row(options.rounds))
     print(show(rows), flush=True)
     data = {
         "environment": harness.describe(environment),
         "prompts": options.prompts,
-        "steps": STEPS,
         "rows": [harness.rounded(row) for row in rows],
     }
     harness.write(options.output, data)

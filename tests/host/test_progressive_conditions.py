@@ -270,12 +270,12 @@ def test_conditions_of_others_go_at_full_size() -> None:
 def test_every_family_is_small_or_says_why_not(name: str) -> None:
     """With what its own conditions hold, at four times the size that it is tested at elsewhere."""
     shape = tm.TINY[name].latent
-    quick, options = attach(tm.make_model(name), min_full_steps=1), {"steps": 4, "cfg": 2.0}
+    quick, options = attach(tm.make_model(name), min_full_steps=1), {"steps": 4}
     if isinstance(shape[0], int) and len(shape) > 2:
         try:
             large = (*shape[:-2], 4 * shape[-2], 4 * shape[-1])
             output = tm.sample(quick, name, latent=large, **options)
-        except RuntimeError:  # its conditions are made for the usual size only
+        except (RuntimeError, ValueError):  # its conditions are made for the usual size only
             output = tm.sample(quick, name, **options)
     else:
         output = tm.sample(quick, name, **options)
