@@ -83,7 +83,7 @@ class ProgressiveReport:
         """A few lines for people."""
         lines = [self.sentence()]
         if self.switch:
-            lines.append(f"Switch: {self.switch}.")
+            lines.append(f"Mode {self.mode}: {self.switch}.")
         lines += [
             f"  {stage.size}{' (full size)' if stage.full else ''}: {stage.evaluations} "
             f"evaluations, {stage.seconds:.2f} s"

@@ -161,7 +161,26 @@ def test_percents_are_those_of_the_run(coarse: int) -> None:
     assert any(e.skipped for e in tm.report_of(model).evaluations[len(early) : coarse])
 
 
-def test_a_fault_of_ours_at_the_switch_ends_nothing() -> None:
+def test_a_stage_that_comes_back_begins_anew() -> None:
+    """A picture that is taken back to noise is small again, and nothing of before is reused."""
+    import comfy.sample
+    import comfy.samplers
+
+    model = cached(attach(tm.make_model("flux"), switch_sigma=SWITCH, min_full_steps=0))
+    sigmas = torch.tensor([1.0, 0.97, 0.94, 0.91, 0.6, 0.58, 0.56, 0.94, 0.92, 0.9, 0.5, 0.0])
+    empty = torch.zeros(1, *LATENTS["flux"])
+    with torch.inference_mode():
+        comfy.sample.sample_custom(
+            model, comfy.sample.prepare_noise(empty, 0), 1.0,
+            comfy.samplers.sampler_object("euler"), sigmas, tm.conditioning("flux", 1),
+            tm.conditioning("flux", 2), empty, disable_pbar=True, seed=0,
+        )  # fmt: skip
+    report = tm.report_of(model)
+    anew = [e.step for e in report.evaluations if e.reason == NOT_KNOWN]
+    assert anew == [0, 4, 7, 10] and counts(model) == {"16 x 16": 7, "32 x 32": 4}
+
+
+def test_prompts_apart_and_together() -> None:
     """Two prompts apart, and cfg: branches of each stage are the stage's own."""
     model = cached(attach(tm.make_model("flux"), switch_sigma=SWITCH), max_warmup_steps=1)
     with tm.split_batches(model, when=lambda n: n % 3 == 0):
