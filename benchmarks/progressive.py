@@ -292,6 +292,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 3.0])
     parser.add_argument("--rounds", type=int, default=15, help="of cost; default: %(default)s")
     parser.add_argument("--models", nargs="*", default=list(SIZES), help="default: both")
+    parser.add_argument("--busy", action="store_true", help="note that others used the machine")
     parser.add_argument("--output", type=Path, default=harness.RESULTS / "progressive.json")
 
 
@@ -304,6 +305,7 @@ def main(options: argparse.Namespace, environment: Any) -> int:
     print(show(rows), flush=True)
     data = {
         "environment": harness.describe(environment),
+        "busy": options.busy,
         "prompts": options.prompts,
         "rows": [harness.rounded(row) for row in rows],
     }
