@@ -38,8 +38,8 @@ class ProgressiveResolution(io.ComfyNode):
                     options=list(MODES),
                     default=default.mode,
                     tooltip="How long the picture stays small. auto: fine for pictures, balanced "
-                    "for videos. off: never. fine: only in the strongest noise; text stays "
-                    "right. balanced: until 1 % of its finest detail could be known. fast: 5 %. "
+                    "for videos. off: never. fine: only in the strongest noise, for "
+                    "pictures with text. balanced: until 1 % of its finest detail could be known. fast: 5 %. "
                     "custom: what delta or switch_sigma say.",
                 ),
                 io.Int.Input(
