@@ -197,7 +197,9 @@ class Forecast:
             known = [entry.sample[name].float() for entry in self._history]
             forecast = torch.zeros_like(known[-1])
             for k, weight in enumerate(weights):
-                forecast = _plus(forecast, weight, known[-1 - k] - known[-2 - k])
+                # In two roundings: one, as ``_plus`` has, moves the last bit of the share.
+                difference = known[-1 - k] - known[-2 - k]
+                forecast = forecast + _shaped(weight, value) * difference
             along = along + _dot(forecast, value.float() - known[-1])
             size = size + _dot(forecast, forecast)
         assert isinstance(along, torch.Tensor) and isinstance(size, torch.Tensor)
@@ -218,14 +220,20 @@ def make_forecast(kind: str, order: int, store: ResidualStore) -> Forecast:
     return Forecast(FORECASTS[kind], order, store)
 
 
+def _shaped(weight: torch.Tensor | float, value: torch.Tensor) -> torch.Tensor | float:
+    """A weight a batch item, to be multiplied with a tensor ``[B, …]``."""
+    if not isinstance(weight, torch.Tensor):
+        return weight
+    return weight.view((-1,) + (1,) * (value.ndim - 1))
+
+
 def _plus(
     value: torch.Tensor, weight: torch.Tensor | float, difference: torch.Tensor
 ) -> torch.Tensor:
     """``value + weight · difference``."""
     if not isinstance(weight, torch.Tensor):
         return torch.add(value, difference, alpha=weight)
-    shape = (-1,) + (1,) * (value.ndim - 1)
-    return torch.addcmul(value, weight.to(value.dtype).view(shape), difference)
+    return torch.addcmul(value, _shaped(weight.to(value.dtype), value), difference)
 
 
 def _dot(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
