@@ -27,7 +27,6 @@ from typing import Any
 
 import harness
 from harness import say
-from readme_table import rivals_of
 
 FIRST_SEED = 1000
 TARGETS = (1.5, 2.0, 2.5, 3.0)
@@ -218,6 +217,18 @@ def finalists(rows: list[Row], most: int) -> list[str]:
     targets = [row for row in rows if row["kind"] == "target"]
     others = [other for row in targets for other in rivals_of(row, rows)[:most]]
     return ["target", *dict.fromkeys(f"{other['kind']} {other['name']}" for other in others)]
+
+
+def rivals_of(row: Row, rows: list[Row]) -> list[Row]:
+    """What other ways reach with at most one evaluation more, the nearest picture first."""
+    same = [
+        other
+        for other in rows
+        if all(other[key] == row[key] for key in ("steps", "sampler"))
+        and other["kind"] != "target"
+        and other["computed"] <= row["computed"] + 1
+    ]
+    return sorted(same, key=lambda other: -other["psnr"])
 
 
 def full_name(way: Way) -> str:
