@@ -14,7 +14,7 @@ PRESETS = {
     "fast": ("`fast`", "trying prompts and compositions"),
     "ultra": ("`ultra`", "drafts"),
 }
-"""Rows of the README's table: a setting of ``full_size.py``, its choice on the node, its purpose."""
+"""Rows of the short table: a setting of ``full_size.py``, its choice on the node, its purpose."""
 SHOWN = {"model": "FLUX", "steps": 28, "cfg": 3.0}
 """The rows of ``performance.py`` that it shows."""
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Writes every table of the documentation, between its markers.
 
-What stands between ``<!-- table:NAME -->`` and ``<!-- /table:NAME -->`` in ``README.md``,
-``docs/*.md`` and ``benchmarks/README.md`` is replaced by what ``benchmarks/results/*.json`` and the
-engine say. ``--check`` only tells which file is not up to date. It needs nothing but Python: what
-the engine imports comes from the environment of the tests.
+What stands between ``<!-- table:NAME -->`` and ``<!-- /table:NAME -->`` in the documents is replaced
+by what ``benchmarks/results/*.json`` and the engine say. ``--check`` only tells which file is not
+up to date. It needs nothing but Python: what the engine imports comes from the environment of the
+tests.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from harness import ROOT, SetupError, add_arguments, ensure_environment, say
 FILES = (
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "web" / "docs").glob("*.md")),
     ROOT / "benchmarks" / "README.md",
 )
 NEEDS = ("torch", "yaml")
