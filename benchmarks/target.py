@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import say
 
 FIRST_SEED = 1000
 TARGETS = (1.5, 2.0, 2.5, 3.0)
@@ -281,7 +280,7 @@ def measure_here(
         for way in every_way(data, schedule, names):
             if not is_known(data, schedule, full_name(way), options):
                 row = bench.measure(way, *schedule)
-                say(json.dumps(row))
+                harness.show(row)
                 take(data, [row], options)
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes every table of the documentation, between its markers.
 
-What stands between ``<!-- table:NAME -->`` and ``<!-- /table:NAME -->`` in the documents is replaced
-by what ``benchmarks/results/*.json`` and the engine say. ``--check`` only tells which file is not
-up to date. It needs nothing but Python: what the engine imports comes from the environment of the
+What a document has between ``<!-- table:NAME -->`` and ``<!-- /table:NAME -->`` is replaced by
+what ``benchmarks/results/*.json`` and the engine say. ``--check`` only tells which file is not up
+to date. It needs nothing but Python: what the engine imports comes from the environment of the
 tests.
 """
 
