@@ -22,7 +22,7 @@ from ..policies.base import Policy, Seen, Technique
 from ..report import RunReport
 from ..signals import read, relative_change, thinned
 from ..store.residual_store import CPU, ResidualStore, StoreFullError, bytes_of
-from .passes import Look, Shapes
+from .passes import Look, Pass, Shapes
 from .tracks import MOST, Track, choose, hand_turn
 
 JUMPED = "signal jumped"
@@ -73,6 +73,16 @@ class Branch(Track):
     def extrapolates(self) -> bool:
         """Whether its forecast differs from the last residual."""
         return self.forecast is not None and self.forecast.extrapolates
+
+    def learn(self, seen: Pass, step: int, position: float) -> None:
+        """Remember a computed call of the network, of which signal and residual were taken."""
+        assert self.policy is not None and self.forecast is not None and self.last is not None
+        assert seen.signal is not None and seen.residual is not None
+        self.hidden = seen.hidden_shape
+        self.shapes = {name: value.shape for name, value in seen.residual.items()}
+        self.computed = self.last
+        self.policy.computed(step, self.last, seen.output)
+        self.forecast.update(position, seen.residual, seen.signal)
 
     def tensors(self) -> list[torch.Tensor]:
         """Every tensor kept."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-import time
 from collections import Counter
 from collections.abc import Hashable
 from typing import Any
@@ -21,15 +20,15 @@ from ..forecasts.corrector import leave_parts
 from ..forecasts.forecast import Streams
 from ..lack_of_memory import recovery
 from ..policies.base import Decision, RunInfo, Technique
-from ..report import EvaluationRecord, RunReport
+from ..report import RunReport
 from ..schedule import Schedule, SigmaReading
-from ..timing import Span
 from .branches import NO_RESIDUAL, NOT_FINITE, Branch, Branches, Meeting, Memory
 from .course import Call, Course, Model
 from .evaluation import Evaluation
 from .gates import installed
-from .listener import Guarded, Listener
-from .passes import Look, Pass
+from .listener import Listener
+from .passes import Look
+from .records import Records
 from .targets import Target, Targets
 
 log = logging.getLogger("dit_acceleration")
@@ -93,7 +92,6 @@ class SamplingRun:
         memory: Memory,
         listener: Listener | None = None,
     ) -> None:
-        self._listener = Guarded(listener)
         self.report = RunReport(technique.name, technique.describe(), sampler=sampler)
         self.report.steps = schedule.steps
         self._technique = technique
@@ -102,10 +100,9 @@ class SamplingRun:
         self._lock = threading.RLock()
         self.memory = memory
         self._branches = Branches(technique, memory, sampler)
+        self._records = Records(self.report, listener, self._branches.tell_memory)
         self._targets = Targets(technique, schedule, self.report)
-        self._spans: list[tuple[EvaluationRecord, Span]] = []
         self._reading: SigmaReading | None = None
-        self._began: float | None = None
         self._blocked_for_run: str | None = None
         self._closed = False
         self._prediction = 0
@@ -152,8 +149,7 @@ class SamplingRun:
         """
         if self._closed:
             return call.execute()
-        if self._began is None:
-            self._began = time.perf_counter()
+        self._records.begin()
         model = Model(call.execute)
         course: Course | None = None
         try:
@@ -182,9 +178,7 @@ class SamplingRun:
             course.leave()
             for record, span in course.records():
                 with self._lock:
-                    self.report.evaluations.append(record)
-                    self._spans.append((record, span))
-                    self._listener.evaluated(record, self._look)
+                    self._records.add(record, span)
         except Exception as error:
             self.give_up(course.call.device, error)
 
@@ -322,18 +316,7 @@ class SamplingRun:
                 )
                 continue
             with call.mark("learning"):
-                self._learn_pass(course, seen, outcome.branch)
-
-    @staticmethod
-    def _learn_pass(course: Course, seen: Pass, branch: Branch) -> None:
-        assert branch.policy is not None and branch.forecast is not None
-        assert seen.signal is not None and seen.residual is not None
-        branch.hidden = seen.hidden_shape
-        branch.shapes = {name: value.shape for name, value in seen.residual.items()}
-        branch.computed = branch.last
-        assert branch.last is not None
-        branch.policy.computed(course.step, branch.last, seen.output)
-        branch.forecast.update(course.position, seen.residual, seen.signal)
+                outcome.branch.learn(seen, course.step, course.position)
 
     def _corrected(self, course: Course, output: Any) -> Any:
         """The output with what earlier skipped evaluations got wrong given back."""
@@ -398,27 +381,12 @@ class SamplingRun:
             return "before start_percent"
         return AFTER_END if sigma < lowest else None
 
-    def _look(self) -> RunReport:
-        """The report with the times that are known by now, for the listener."""
-        report = self.report
-        for record, span in self._spans:
-            record.seconds = record.seconds or span.seconds_if_over() or 0.0
-        if self._began is not None:
-            report.seconds = time.perf_counter() - self._began
-        self._branches.tell_memory(report)
-        return report
-
     def close(self, finished: bool) -> RunReport:
         """Free everything and return the finished report."""
         report = self.report
         self._closed = True
-        for record, span in self._spans:
-            record.seconds = span.seconds()
-        self._spans.clear()
-        if self._began is not None:
-            report.seconds = time.perf_counter() - self._began
         report.outcome = "finished" if finished else "interrupted"
-        self._branches.tell_memory(report)
+        self._records.end()
         if report.skipped < WORTH_EXPLAINING * max(len(report.evaluations), 1):
             report.explanation = self._branches.explanation(report)
         for notice in self._branches.notices():
@@ -426,5 +394,5 @@ class SamplingRun:
         self._branches.close()
         self._targets.close()
         self._reading = None
-        self._listener.ended(report)
+        self._records.tell_end()
         return report

@@ -11,7 +11,7 @@ from comfyui_environment import ROOT
 
 ENGINE = ROOT / "acceleration"
 ROW = re.compile(r"^\| (\d) \| `(?:acceleration/)?(\w+)(?:/|\.py)` \| (.+) \|$", re.MULTILINE)
-LONGEST = 430
+LONGEST = 400
 """Lines of a file."""
 
 
