@@ -244,7 +244,7 @@ class Family:
     refused
         Why this family cannot be cached at all, or empty.
     models
-        What people call the models of this family, for the table in the README.
+        What people call the models of this family, for the table in ``docs/models.md``.
     side
         Blocks beside the main ones.
     parts
