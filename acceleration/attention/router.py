@@ -14,6 +14,7 @@ from ..lack_of_memory import can_be_freed, is_out_of_memory
 from .call import Arguments
 from .planner import DeviceState, Host, HostCall, Plan, Planner
 from .race import Memory
+from .registry import BACKENDS, EXPERIMENTAL
 from .report import AttentionReport
 from .settings import AttentionSettings
 
@@ -53,6 +54,11 @@ class AttentionRun:
         self._lock = threading.Lock()
         self._began = time.perf_counter()
         self._picky = not settings.all_blocks or settings.attention_kind != "all"
+        if settings.kernel != settings.backend:
+            self.report.notice(
+                f"{settings.backend} is a choice of older versions; {settings.kernel} takes its "
+                "place"
+            )
         if previous is not None:
             name = getattr(previous, "__qualname__", type(previous).__qualname__)
             self.report.notice(
@@ -215,5 +221,8 @@ class AttentionRun:
             for plan in plans:
                 if plan.calls:
                     report.counts[plan.name, plan.reason] += plan.calls
+        for name in dict.fromkeys(name for name, _ in report.counts):
+            if name in BACKENDS and BACKENDS[name].experimental:
+                report.notice(f"{name} is {EXPERIMENTAL}")
         self._devices.clear()
         return report
