@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..acceleration import host
 from ..acceleration.attention import CHOICES, AttentionSettings, describe_choices
 from ..acceleration.attention.settings import KINDS, ON_UNSUPPORTED
+from ..acceleration.errors import AccelerationError
 from ..acceleration.settings.environment import settings_for
 from .shared_inputs import config_input, node_id
 
@@ -67,6 +68,15 @@ class AttentionBackend(io.ComfyNode):
             outputs=[io.Model.Output(tooltip="The same model with this attention.")],
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, backend: Any = None) -> bool | str:
+        """Take what older versions had in the list, too; a linked value is checked later."""
+        try:
+            AttentionSettings(backend=backend or CHOICES[0])
+        except AccelerationError as error:
+            return str(error)
+        return True
 
     @classmethod
     def execute(cls, model: Any, config: Any = None, **settings: Any) -> io.NodeOutput:

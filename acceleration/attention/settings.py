@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import AccelerationError
-from .registry import BACKENDS, CHOICES, DEFAULT, available_backends
+from .registry import BACKENDS, CHOICES, DEFAULT, FORMER, available_backends
 
 ON_UNSUPPORTED = ("fallback", "error")
 KINDS = ("all", "self", "cross")
@@ -17,7 +17,8 @@ class AttentionSettings:
 
     ``first_block`` and ``last_block`` count as the host does, within one list of blocks; -1 is the
     last one. ``attention_kind`` tells self from cross attention by the number of tokens: an
-    attention whose keys are as many as its queries counts as self attention.
+    attention whose keys are as many as its queries counts as self attention. ``backend`` may be a
+    choice of older versions, too; what counts is ``kernel``.
 
     Raises
     ------
@@ -36,7 +37,7 @@ class AttentionSettings:
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
-            ("backend", self.backend, CHOICES),
+            ("backend", self.kernel, CHOICES),
             ("on_unsupported", self.on_unsupported, ON_UNSUPPORTED),
             ("attention_kind", self.attention_kind, KINDS),
         ):
@@ -54,6 +55,11 @@ class AttentionSettings:
             )
 
     @property
+    def kernel(self) -> str:
+        """The choice, under its name of today."""
+        return FORMER.get(self.backend, self.backend)
+
+    @property
     def whole_range(self) -> bool:
         """Whether every step is meant."""
         return self.start_percent == 0.0 and self.end_percent == 1.0
@@ -65,11 +71,11 @@ class AttentionSettings:
 
     def require_installed(self) -> None:
         """Raise AccelerationError when the package of the chosen backend is not installed."""
-        if self.backend in ("auto", DEFAULT):
+        if self.kernel in ("auto", DEFAULT):
             return
-        found = next(a for a in available_backends() if a.name == self.backend)
+        found = next(a for a in available_backends() if a.name == self.kernel)
         if not found.available:
             raise AccelerationError(
-                f"backend is {self.backend!r}: {BACKENDS[self.backend].title} {found.reason}; or "
+                f"backend is {self.backend!r}: {BACKENDS[self.kernel].title} {found.reason}; or "
                 "choose auto, which takes the fastest one that is there."
             )

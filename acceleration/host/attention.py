@@ -15,6 +15,7 @@ from ..errors import AccelerationError
 from ..sampling.gates import untraced
 from ..settings.environment import lossy_locked
 from ..settings.sections import Resolved
+from . import prefetch
 from .levers import Reports, argument, lever_of, put, require_model
 from .live_report import send_text
 from .locking import SwitchedOff
@@ -154,7 +155,7 @@ class PlacedRun(AttentionRun):
         if previous is untraced(override):
             # Ours serves whoever stands in the options: behind it is what the run there found.
             previous = getattr(options.get(ATTENTION_KEY), "previous", None)
-        super().__init__(settings, previous, memory)
+        super().__init__(settings, previous, memory, prefetch.outliving)
         self.known = dict(memory)
         self._outer: PlacedRun | None = None
         self._replaced: Any = None
