@@ -33,10 +33,30 @@ class Setting:
     """What the value must be, as the end of a sentence. Without one only the widget has limits."""
     most: float | None = None
     """The highest value allowed, where that is more than the widget offers."""
+    below: bool = False
+    """Whether ``most`` itself is too much."""
     advanced: bool = False
     """Whether the node shows it only on request."""
     on_node: bool = True
     """Whether the node has it; else only files and the environment."""
+
+    @property
+    def values(self) -> str:
+        """What it may be, for a table; empty for any text."""
+        if self.choices:
+            return ", ".join(self.choices)
+        most = self.highest if self.most is None else self.most
+        if math.isinf(self.lowest):
+            return ""
+        if math.isinf(most):
+            return f"from {self.lowest:g}"
+        return f"{self.lowest:g} to {'below ' if self.below else ''}{most:g}"
+
+    def allows(self, value: float) -> bool:
+        """Whether a number is within the limits."""
+        most = self.highest if self.most is None else self.most
+        fits = value < most if self.below else value <= most
+        return math.isfinite(value) and self.lowest <= value and fits
 
 
 def setting(default: Any, help: str, **known: Any) -> Any:
@@ -98,12 +118,8 @@ class Checked:
                     isinstance(value, bool), f"{name} is {shown(value)}: it must be true or false."
                 )
             elif known.limit:
-                most = known.highest if known.most is None else known.most
                 number = f"{value:g}" if isinstance(value, float) else value
-                require(
-                    math.isfinite(value) and known.lowest <= value <= most,
-                    f"{name} is {number}: {known.limit}.",
-                )
+                require(known.allows(value), f"{name} is {number}: {known.limit}.")
 
 
 def check_window(start: float, end: float) -> None:

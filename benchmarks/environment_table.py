@@ -32,13 +32,16 @@ def engine(name: str) -> Any:
 def table() -> str:
     """Every variable with the key of a settings file that it sets, as markdown."""
     environment, sections = engine("settings.environment"), engine("settings.sections").SECTIONS
-    lines = ["| variable | key | section | default |", "| --- | --- | --- | --- |"]
+    settings_of = engine("setting").settings_of
+    lines = ["| variable | key | section | default | values |", "| --- | --- | --- | --- | --- |"]
     for section in sections.values():
         defaults = section.defaults() | dict.fromkeys(section.switches, False)
+        values = {name: known.values for name, _, known in settings_of(section.settings)}
         for variable, key in environment.variables(section).items():
             default = defaults[key]
             shown = str(default).lower() if isinstance(default, bool) else str(default) or "empty"
-            lines.append(f"| `{variable}` | `{key}` | `{section.key}` | {shown} |")
+            allowed = values.get(key) or ("true, false" if isinstance(default, bool) else "text")
+            lines.append(f"| `{variable}` | `{key}` | `{section.key}` | {shown} | {allowed} |")
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..errors import AccelerationError
@@ -53,6 +54,7 @@ class AttentionSettings(Checked):
         "Raise it to keep early blocks exact; leave 0 for exact kernels.",
         lowest=0,
         highest=1000,
+        most=math.inf,
         advanced=True,
     )
     last_block: int = setting(
@@ -61,6 +63,7 @@ class AttentionSettings(Checked):
         "blocks exact; leave -1 for exact kernels.",
         lowest=-1,
         highest=1000,
+        most=math.inf,
         advanced=True,
     )
     attention_kind: str = setting(

@@ -220,7 +220,8 @@ class CacheDiTSettings(CachingSettings):
         "faster and less faithful: 0.08 careful, 0.24 default, 0.4 aggressive, 0 never skips.",
         lowest=0.0,
         highest=0.99,
-        most=math.nextafter(1.0, 0.0),
+        most=1.0,
+        below=True,
         step=0.01,
         limit="it must be at least 0 (never skip) and below 1; 0.08 is careful, 0.24 the default, "
         "0.4 aggressive",
