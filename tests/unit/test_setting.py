@@ -60,14 +60,14 @@ def test_the_order_given_comes_first_and_a_changed_field_keeps_what_is_not_said_
 
 def test_saved_graphs_and_files_know_the_order_of_the_fields() -> None:
     """New fields come behind these."""
-    window = "start_percent end_percent residual_device".split()
-    forecast = "max_continuous_cached_steps calibrator taylorseer_order".split()
-    own = "Fn_compute_blocks Bn_compute_blocks max_warmup_steps residual_diff_threshold".split()
-    plan = "scm_preset scm_policy scm_compute_bins scm_cache_bins".split()
-    rest = "warmup_interval max_cached_steps corrector".split()
+    window = ["start_percent", "end_percent", "residual_device"]
+    forecast = ["max_continuous_cached_steps", "calibrator", "taylorseer_order"]
+    own = ["Fn_compute_blocks", "Bn_compute_blocks", "max_warmup_steps", "residual_diff_threshold"]
+    plan = ["scm_preset", "scm_policy", "scm_compute_bins", "scm_cache_bins"]
+    rest = ["warmup_interval", "max_cached_steps", "corrector"]
     order = [*own, *forecast, *plan, *window, *rest]
     assert list(asdict(CacheDiTSettings()))[: len(order)] == order
-    own = "rel_l1_thresh coefficients custom_coefficients".split()
+    own = ["rel_l1_thresh", "coefficients", "custom_coefficients"]
     order = [*own, *forecast, *window, "corrector"]
     assert list(asdict(TeaCacheSettings()))[: len(order)] == order
 
