@@ -195,11 +195,13 @@ class Forecast:
         size: torch.Tensor | float = 0.0
         for name, value in sample.items():
             known = [entry.sample[name].float() for entry in self._history]
+            shape = (-1,) + (1,) * (value.ndim - 1)
             forecast = torch.zeros_like(known[-1])
             for k, weight in enumerate(weights):
+                assert isinstance(weight, torch.Tensor)
                 # In two roundings: one, as ``_plus`` has, moves the last bit of the share.
                 difference = known[-1 - k] - known[-2 - k]
-                forecast = forecast + _shaped(weight, value) * difference
+                forecast = forecast + weight.view(shape) * difference
             along = along + _dot(forecast, value.float() - known[-1])
             size = size + _dot(forecast, forecast)
         assert isinstance(along, torch.Tensor) and isinstance(size, torch.Tensor)
@@ -220,20 +222,14 @@ def make_forecast(kind: str, order: int, store: ResidualStore) -> Forecast:
     return Forecast(FORECASTS[kind], order, store)
 
 
-def _shaped(weight: torch.Tensor | float, value: torch.Tensor) -> torch.Tensor | float:
-    """A weight a batch item, to be multiplied with a tensor ``[B, …]``."""
-    if not isinstance(weight, torch.Tensor):
-        return weight
-    return weight.view((-1,) + (1,) * (value.ndim - 1))
-
-
 def _plus(
     value: torch.Tensor, weight: torch.Tensor | float, difference: torch.Tensor
 ) -> torch.Tensor:
     """``value + weight · difference``."""
     if not isinstance(weight, torch.Tensor):
         return torch.add(value, difference, alpha=weight)
-    return torch.addcmul(value, _shaped(weight.to(value.dtype), value), difference)
+    shape = (-1,) + (1,) * (value.ndim - 1)
+    return torch.addcmul(value, weight.to(value.dtype).view(shape), difference)
 
 
 def _dot(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

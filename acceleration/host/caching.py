@@ -70,7 +70,7 @@ class CachingAttachment(Reports):
     @property
     def settings(self) -> Any:
         """What was asked for, for a settings file."""
-        return getattr(self.technique, "settings", None)
+        return self.technique.settings
 
     def wrappers(self) -> list[tuple[str, Callable[..., Any]]]:
         """Open and close the sampling run, ask for its memory, run every model call through it."""
@@ -160,7 +160,7 @@ class CachingAttachment(Reports):
             technique, resolved = self.second, resolved.second
         window = tuple(
             float(sampling.percent_to_sigma(percent))
-            for percent in (technique.start_percent, technique.end_percent)
+            for percent in (technique.settings.start_percent, technique.settings.end_percent)
         )
         run = SamplingRun(
             technique,

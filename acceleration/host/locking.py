@@ -46,5 +46,4 @@ def attach_lossy(
         return attach(model, technique, node_id, resolved, second)
     require_model(model, technique.name)
     log.info("%s: %s.", technique.name, why)
-    settings = getattr(technique, "settings", None)
-    return put(model, KEY, SwitchedOff(technique.name, settings, why))
+    return put(model, KEY, SwitchedOff(technique.name, technique.settings, why))

@@ -60,13 +60,16 @@ def published() -> str:
 
 
 def environment() -> str:
-    """Every variable with the key of a settings file that it sets."""
-    known = engine("settings.environment")
+    """Every variable with the key of a settings file that it sets, and its values."""
+    known, settings_of = engine("settings.environment"), engine("setting").settings_of
     rows = []
     for section in engine("settings.sections").SECTIONS.values():
         defaults = section.defaults() | dict.fromkeys(section.switches, False)
+        values = {name: setting.values for name, _, setting in settings_of(section.settings)}
         for variable, key in known.variables(section).items():
             default = defaults[key]
             shown = str(default).lower() if isinstance(default, bool) else str(default) or "empty"
-            rows.append([f"`{variable}`", f"`{key}`", f"`{section.key}`", shown])
-    return markdown(["variable", "key", "section", "default"], rows, texts=4)
+            allowed = values.get(key) or ("true, false" if isinstance(default, bool) else "text")
+            row = [f"`{variable}`", f"`{key}`", f"`{section.key}`", shown, allowed]
+            rows.append(row)
+    return markdown(["variable", "key", "section", "default", "values"], rows, texts=5)
