@@ -110,6 +110,9 @@ class Technique(Protocol):
     corrector: bool
     """Whether computed evaluations give back what skipped ones got wrong."""
 
+    changes_pictures: bool
+    """Whether it skips anything, so that an operator's lock concerns it."""
+
     def check(self, structure: Structure) -> None:
         """Raise AccelerationError if the settings do not fit this model."""
         ...

@@ -94,6 +94,7 @@ class Planned:
     """
 
     name = "Performance Mode"
+    changes_pictures = True
     calibrator = "blend"
     taylorseer_order = 1
     corrector = True

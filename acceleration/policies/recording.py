@@ -59,6 +59,7 @@ class Recorder:
     """The technique behind Calibrate TeaCache."""
 
     name = "TeaCache calibration"
+    changes_pictures = False
     calibrator = "none"
     taylorseer_order = 1
     residual_device = "auto"
