@@ -43,4 +43,4 @@ class ApplyCacheDiT(io.ComfyNode):
         found = settings_for("cache_config", settings, config)
         second = CacheDiT(found.second.settings) if found.second else None
         technique = CacheDiT(found.settings)
-        return io.NodeOutput(host.attach_lossy(model, technique, node_id(cls), found, second))
+        return io.NodeOutput(host.attach(model, technique, node_id(cls), found, second))

@@ -40,4 +40,4 @@ class ApplyTeaCache(io.ComfyNode):
     def execute(cls, model: Any, config: Any = None, **settings: Any) -> io.NodeOutput:
         found = settings_for("teacache_config", settings, config)
         technique = TeaCache(found.settings, host.calibrated_fit)
-        return io.NodeOutput(host.attach_lossy(model, technique, node_id(cls), found))
+        return io.NodeOutput(host.attach(model, technique, node_id(cls), found))

@@ -52,7 +52,7 @@ class AttentionRun:
         outliving: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.settings = settings
-        self.report = AttentionReport(asdict(settings))
+        self.report = AttentionReport(settings=asdict(settings))
         self.memory: Memory = {} if memory is None else memory
         self._planner = Planner(settings, self.report, self.memory, previous is None)
         self.previous = previous

@@ -109,6 +109,9 @@ class Technique(Protocol):
         """What was asked for."""
         ...
 
+    changes_pictures: bool
+    """Whether it skips anything, so that an operator's lock concerns it."""
+
     def check(self, structure: Structure) -> None:
         """Raise AccelerationError if the settings do not fit this model."""
         ...

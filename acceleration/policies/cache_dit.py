@@ -133,6 +133,7 @@ class CacheDiT:
     """The technique behind Apply Cache-DiT."""
 
     name = "Cache-DiT"
+    changes_pictures = True
 
     def __init__(self, settings: CacheDiTSettings) -> None:
         self.settings = settings

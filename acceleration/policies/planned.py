@@ -95,6 +95,7 @@ class Planned:
     """
 
     name = "Performance Mode"
+    changes_pictures = True
 
     def __init__(
         self, speedup: float, label: str, strict: bool = False, residual_device: str = "auto"

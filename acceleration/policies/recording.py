@@ -61,6 +61,7 @@ class Recorder:
 
     name = "TeaCache calibration"
     settings = CachingSettings()
+    changes_pictures = False
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording

@@ -97,6 +97,7 @@ class TeaCache:
     """
 
     name = "TeaCache"
+    changes_pictures = True
 
     def __init__(self, settings: TeaCacheSettings, find_fit: FindFit = lambda _: None) -> None:
         self.settings = settings

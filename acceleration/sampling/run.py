@@ -92,7 +92,7 @@ class SamplingRun:
         memory: Memory,
         listener: Listener | None = None,
     ) -> None:
-        self.report = RunReport(technique.name, technique.describe(), sampler=sampler)
+        self.report = RunReport(technique.name, settings=technique.describe(), sampler=sampler)
         self.report.steps = schedule.steps
         self._technique = technique
         self._schedule = schedule

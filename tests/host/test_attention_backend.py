@@ -17,6 +17,7 @@ from dit_acceleration_pack.acceleration import host
 from dit_acceleration_pack.acceleration.attention import AttentionSettings
 from dit_acceleration_pack.acceleration.errors import AccelerationError
 from dit_acceleration_pack.acceleration.host import attention as host_attention
+from dit_acceleration_pack.acceleration.host import levers
 
 OVERRIDE = "optimized_attention_override"
 STEPS = 4
@@ -317,7 +318,7 @@ def test_a_package_that_is_missing(model: Any, monkeypatch: pytest.MonkeyPatch) 
 def test_a_locked_server_leaves_quantizing_kernels_out(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_attention, "lossy_locked", lambda: "locked here")
+    monkeypatch.setattr(levers, "lossy_locked", lambda: "locked here")
     locked = attached(model, "auto", allow_low_precision=True)
     plain = tm.sample(model, "flux", steps=STEPS)
     assert torch.equal(tm.sample(locked, "flux", steps=STEPS), plain)
