@@ -41,8 +41,6 @@ def line(family: Any) -> str:
         notes.append("in place")
     if family.last_blocks_need_all:
         notes.append("Bn must be 0")
-    if family.is_video:
-        notes.append("no dmd")
     stacks = ", ".join(f"`{stack.path}`" for stack in family.stacks)
     tea_cache = "–" if family.refused else fits or "raw or calibrated"
     return f"| {family.name} | {family.models} | {stacks} | {tea_cache} | {'; '.join(notes)} |"

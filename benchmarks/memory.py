@@ -17,7 +17,6 @@ from harness import say
 FORECASTS: dict[str, dict[str, Any]] = {
     "none": {"calibrator": "none"},
     "taylorseer 1": {"calibrator": "taylorseer", "taylorseer_order": 1},
-    "foca": {"calibrator": "foca"},
     "trajectory 1": {"calibrator": "trajectory", "taylorseer_order": 1},
     "blend": {"calibrator": "blend"},
 }

@@ -38,7 +38,6 @@ FORECASTS: dict[str, dict[str, Any]] = {
     "none": {},
     "taylorseer 1": {"calibrator": "taylorseer"},
     "taylorseer 2": {"calibrator": "taylorseer", "taylorseer_order": 2},
-    "foca": {"calibrator": "foca"},
     "trajectory 1": {"calibrator": "trajectory"},
     "trajectory 2": {"calibrator": "trajectory", "taylorseer_order": 2},
     "blend": {"calibrator": "blend"},
@@ -48,7 +47,6 @@ FORECASTS |= {
     name + CORRECTED: {**FORECASTS[name], "corrector": True}
     for name in ("none", "taylorseer 1", "blend")
 }
-DMD = {"calibrator": "dmd"}
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,6 @@ def all_settings() -> Iterator[Setting]:
     for decision, when in THRESHOLDS.items():
         for forecast, what in FORECASTS.items():
             yield Setting(decision, forecast, {**when, **what})
-        if decision == DEFAULT:
-            yield Setting(decision, "dmd", {**when, **DMD})
     for preset in ("slow", "medium", "fast", "ultra"):
         for policy in ("static", "dynamic"):
             when = {"scm_preset": preset, "scm_policy": policy}

@@ -41,7 +41,6 @@ FORECASTS = {
     "none": "hold",
     "taylorseer 1": "TaylorSeer 1",
     "taylorseer 2": "TaylorSeer 2",
-    "foca": "FoCa",
     "trajectory 1": "trajectory 1",
     "trajectory 2": "trajectory 2",
     "blend": "blend",
@@ -113,7 +112,7 @@ def quality_full() -> str:
     columns = ["setting", "forecast", "sampler", "cfg", *keys]
     lines = []
     for row in sorted(data["rows"], key=lambda r: is_plain(r["decision"])):
-        forecast = NONE if is_plain(row["decision"]) else FORECASTS.get(row["forecast"], "DMD")
+        forecast = NONE if is_plain(row["decision"]) else FORECASTS[row["forecast"]]
         lines.append(
             [row["decision"], forecast, row["sampler"], f"{row['cfg']:g}"]
             + [format(row[key], form) if key in row else NONE for key, form in keys.items()]

@@ -114,10 +114,9 @@ def _forecast_inputs(default: CacheDiTSettings) -> list[Any]:
             options=list(CALIBRATORS),
             default=default.calibrator,
             tooltip="What replaces skipped blocks. none: the last result as it is. taylorseer: "
-            "extrapolated in time, usually much closer, needs more memory. foca: damped "
-            "extrapolation. dmd: exponential fit, slow, images only. trajectory: follows the "
-            "first blocks' progress. blend: between taylorseer and trajectory, the best in most "
-            "cases; needs the most memory.",
+            "extrapolated in time, usually much closer, needs more memory. trajectory: follows "
+            "the first blocks' progress. blend: between taylorseer and trajectory, the best in "
+            "most cases; needs the most memory.",
         ),
         io.Int.Input(
             "taylorseer_order",

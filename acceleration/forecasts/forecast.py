@@ -1,242 +1,203 @@
 """What to put in place of the skipped blocks: forecasts of their residual.
 
 A residual is what the skipped blocks add to the hidden state, one tensor a stream. Every forecast
-can be used by every policy; where one is no finite number it is the last residual. ``position`` is
-the place in the schedule (see ``schedule``) and ``signal`` the residual of the first blocks, which
-is known on skipped evaluations too.
+is ``R₁ + Σ aₖ Dₖ``, with R₁ the last computed residual and Dₖ the differences of the last computed
+ones, newest first; ``FORECASTS`` says how each finds the weights ``aₖ``. Every policy can use every
+forecast; where one is no finite number it is the last residual.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
-from ..cache_dit.library import CalibratedStream
 from ..signals import finite_or, thinned
 from ..store.residual_store import Kept, ResidualStore, tensors_of
 
 Streams = dict[str, torch.Tensor]
 
+Weights = Sequence["torch.Tensor | float"]
+"""One a difference, newest first: ``[B]``, or a number for all of the batch."""
 
-class Forecast(Protocol):
-    """One branch's forecast."""
-
-    tensors_kept: int
-    """About how many residual-sized tensors a branch keeps, for the memory plan."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether a residual is known."""
-        ...
-
-    @property
-    def extrapolates(self) -> bool:
-        """Whether enough is known for a prediction to differ from the last residual."""
-        ...
-
-    def update(self, position: float, residual: Streams, signal: torch.Tensor) -> None:
-        """Learn a computed residual (tensors owned by the callee from now on)."""
-        ...
-
-    def predict(self, position: float, signal: torch.Tensor) -> Streams:
-        """The residual to add at ``position``; tensors on the device of ``signal``."""
-        ...
-
-    def tensors(self) -> list[torch.Tensor]:
-        """Every tensor kept."""
-        ...
-
-
-class Hold:
-    """The last computed residual as it is."""
-
-    tensors_kept = 2
-
-    def __init__(self, store: ResidualStore) -> None:
-        self._store = store
-        self._residual: dict[str, Kept] = {}
-
-    @property
-    def ready(self) -> bool:
-        return bool(self._residual)
-
-    @property
-    def extrapolates(self) -> bool:
-        return False
-
-    def update(self, position: float, residual: Streams, signal: torch.Tensor) -> None:
-        self._residual = {name: self._store.put(value) for name, value in residual.items()}
-
-    def predict(self, position: float, signal: torch.Tensor) -> Streams:
-        return {n: self._store.get(v, signal.device) for n, v in self._residual.items()}
-
-    def tensors(self) -> list[torch.Tensor]:
-        return tensors_of(self._residual.values())
-
-
-class Calibrated:
-    """TaylorSeer (arXiv 2503.06923), FoCa (arXiv 2508.16211) or DMD by cache-dit's calibrators."""
-
-    def __init__(self, store: ResidualStore, kind: str, order: int) -> None:
-        self._store = store
-        self._kind, self._order = kind, order
-        self._streams: dict[str, CalibratedStream] = {}
-        self._seen = 0
-        self.tensors_kept = {"taylorseer": 3 + 2 * order, "foca": 5, "dmd": 11}[kind]
-
-    @property
-    def ready(self) -> bool:
-        return bool(self._streams)
-
-    @property
-    def extrapolates(self) -> bool:
-        return self._seen > 1
-
-    def update(self, position: float, residual: Streams, signal: torch.Tensor) -> None:
-        self._seen += 1
-        for name, value in residual.items():
-            if name not in self._streams:
-                self._streams[name] = CalibratedStream(self._kind, self._order, self._store)
-            self._streams[name].update(position, value)
-
-    def predict(self, position: float, signal: torch.Tensor) -> Streams:
-        return {
-            name: stream.predict(position, signal.device) for name, stream in self._streams.items()
-        }
-
-    def tensors(self) -> list[torch.Tensor]:
-        return [t for stream in self._streams.values() for t in stream.tensors()]
-
-
-# When the last two signals hardly differ their ratio means little; no forecast goes further than
-# this many times the last difference.
 MOST_PROGRESS = 8.0
+"""When the last two signals hardly differ their ratio means little; no forecast goes further than
+this many times the last difference."""
+
+FIRST_SLOPE = 1.0
+"""Positions up to this one make no difference yet for TaylorSeer, as in cache-dit's calibrator."""
+
+RIDGE = 0.5
+"""How strongly ``blend`` trusts time against the signal; 0.3 to 1 are about as good on the demo
+model, 0 is the trajectory of order 2, very large is TaylorSeer of order 1."""
 
 
-class _Followed:
-    """A residual that follows the first blocks: ``R ≈ R₁ + Σ aₖ Dₖ``.
+def taylorseer(position: float, times: Sequence[float], products: torch.Tensor | None) -> Weights:
+    """Extrapolation in time (arXiv 2503.06923), with the slopes of cache-dit's calibrator.
 
-    R₁ is the last computed residual and Dₖ the differences of the last computed ones, newest first.
-    The first blocks' residual r is known on skipped evaluations too; subclasses find the weights
-    ``aₖ`` from it, per batch item; a part of its tokens is enough for that.
+    With e the time since the last computed residual, h₁ and h₀ the last two distances between
+    computed ones: ``R₁ + e D₁/h₁ + e²/2 (D₁/h₁ - D₂/h₀)/h₁``.
     """
-
-    def __init__(self, store: ResidualStore, order: int) -> None:
-        self._store = store
-        self._order = order
-        self._history: list[tuple[float, Kept, dict[str, Kept]]] = []
-        self._trust: float | torch.Tensor = 1.0
-        self.tensors_kept = order + 2
-
-    @property
-    def ready(self) -> bool:
-        return bool(self._history)
-
-    @property
-    def extrapolates(self) -> bool:
-        return len(self._history) > 1
-
-    def update(self, position: float, residual: Streams, signal: torch.Tensor) -> None:
-        if self._history and self._history[-1][0] == position:
-            self._history.pop()
-        kept = {name: self._store.put(value) for name, value in residual.items()}
-        self._history.append((position, self._store.put(thinned(signal)), kept))
-        del self._history[: -(self._order + 1)]
-
-    def predict(self, position: float, signal: torch.Tensor) -> Streams:
-        device = signal.device
-        last = {n: self._store.get(v, device) for n, v in self._history[-1][2].items()}
-        if len(self._history) == 1:
-            return last
-        weights = [weight * self._trust for weight in self._progress(position, signal)]
-        result: Streams = {}
-        for name, value in last.items():
-            history = [self._store.get(entry[2][name], device) for entry in self._history]
-            for k, weight in enumerate(weights):
-                shape = (-1,) + (1,) * (value.ndim - 1)
-                difference = history[-1 - k] - history[-2 - k]
-                value = torch.addcmul(value, weight.to(value.dtype).view(shape), difference)
-            result[name] = finite_or(value, last[name])
-        return result
-
-    def _progress(self, position: float, signal: torch.Tensor) -> list[torch.Tensor]:
-        """Weights ``[B]`` of the differences at a place, newest first."""
-        signals = [self._store.get(kept, signal.device) for _, kept, _ in self._history]
-        steps = [signals[-1] - signals[-2]]
-        if len(signals) == 3:
-            steps.append(signals[-2] - signals[-3])
-        return self._weights(position, _gram([thinned(signal) - signals[-1], *steps]))
-
-    def _weights(self, position: float, products: torch.Tensor) -> list[torch.Tensor]:
-        """Weights ``[B]`` a difference, from the inner products ``[B, 1 + n, 1 + n]``.
-
-        The first row belongs to the signal's change since the last computed evaluation, the
-        others to the n differences of the signals, newest first.
-        """
-        raise NotImplementedError
-
-    def tensors(self) -> list[torch.Tensor]:
-        return tensors_of(k for _, s, streams in self._history for k in (s, *streams.values()))
+    if times[-1] <= FIRST_SLOPE:
+        return []
+    ahead, last = position - times[-1], times[-1] - times[-2]
+    if len(times) < 3 or times[-2] <= FIRST_SLOPE:
+        return [ahead / last]
+    bend = ahead**2 / (2 * last)
+    return [ahead / last + bend / last, -bend / (times[-2] - times[-3])]
 
 
-class Trajectory(_Followed):
-    """Moves the residual along its last differences by the progress of the first blocks.
+def trajectory(position: float, times: Sequence[float], products: torch.Tensor | None) -> Weights:
+    """The progress of the first blocks along their own last differences.
 
     With r the signal now and r₁, r₀ those of the last two computed evaluations:
     ``a = <r - r₁, r₁ - r₀> / |r₁ - r₀|²``; order 2 takes the least-squares combination of the last
     two differences. Cache trajectory alignment of DiCache (arXiv 2508.17356).
     """
-
-    def _weights(self, position: float, products: torch.Tensor) -> list[torch.Tensor]:
-        return _least_squares(products[:, 1:, 1:], products[:, 0, 1:])
-
-
-RIDGE = 0.5
-"""How strongly ``Blend`` trusts time against the signal; 0.3 to 1 are about as good on the demo
-model, 0 is the trajectory of order 2, very large is TaylorSeer of order 1."""
+    assert products is not None
+    return _least_squares(products[:, 1:, 1:], products[:, 0, 1:])
 
 
-class Blend(_Followed):
+def blend(position: float, times: Sequence[float], products: torch.Tensor | None) -> Weights:
     """Between extrapolation in time and the progress of the first blocks, over two differences.
 
     Time alone (TaylorSeer of order 1) gives the weights ``a⁰ = ((t - t₁) / (t₁ - t₀), 0)``. The
     weights used are those near it that best explain the signal's change d by the signals' own
     differences: they minimise ``|d - Σ aₖ Dₖ|² + λ Σ |Dₖ|² (aₖ - a⁰ₖ)²``, a ridge regression with
     a prior. Where the signal says little, time decides; where the signal jumps, it is followed.
+    """
+    assert products is not None
+    ahead = (position - times[-1]) / (times[-1] - times[-2])
+    ahead = min(max(ahead, -MOST_PROGRESS), MOST_PROGRESS)
+    gram, right = products[:, 1:, 1:], products[:, 0, 1:]
+    # What time alone leaves unexplained of the inner products with each difference.
+    right = right - ahead * gram[:, :, 0]
+    ridged = gram + RIDGE * torch.diag_embed(torch.diagonal(gram, dim1=1, dim2=2))
+    weights = _least_squares(ridged, right)
+    return [weights[0] + ahead, *weights[1:]]
 
-    How far to go is measured: each computed residual shows which multiple of the forecast's change
-    would have come nearest to it, 0 to 1. The next forecasts go half-way between all of their
-    change and that share of it, so one that leads astray is drawn to holding the last residual.
+
+@dataclass(frozen=True)
+class Row:
+    """One way to find the weights."""
+
+    weights: Callable[[float, Sequence[float], torch.Tensor | None], Weights]
+    """From a position, those of the last computed residuals, and inner products of signals
+    ``[B, 1 + n, 1 + n]``: the first row belongs to the signal's change since the last computed
+    evaluation, the others to the n differences of the signals, newest first."""
+    order: int | None = None
+    """How many differences; None leaves it to the user."""
+    follows: bool = False
+    """Whether it reads the first blocks' residual, which is known on skipped evaluations too."""
+    measured: bool = False
+    """Whether computed residuals show how far to trust it."""
+
+
+FORECASTS = {
+    "none": Row(lambda position, times, products: [], order=0),
+    "taylorseer": Row(taylorseer),
+    "trajectory": Row(trajectory, follows=True),
+    "blend": Row(blend, order=2, follows=True, measured=True),
+}
+"""By the name of the ``calibrator`` input."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What is kept of one computed evaluation."""
+
+    position: float
+    residual: dict[str, Kept]
+    signal: Kept | None
+    sample: Streams
+    """A part of the residual, where the forecast is measured by it."""
+
+
+class Forecast:
+    """One branch's forecast.
+
+    ``position`` is the place in the schedule (see ``schedule``), no call count: it may have gaps,
+    fractions and repetitions. ``signal`` is the residual of the first blocks.
+
+    Where it is measured, each computed residual shows which multiple of the forecast's change would
+    have come nearest to it, 0 to 1. The next forecasts go half-way between all of their change and
+    that share of it, so one that leads astray is drawn to holding the last residual.
     """
 
-    def __init__(self, store: ResidualStore) -> None:
-        super().__init__(store, order=2)
-        self._samples: list[Streams] = []
-        """Parts of the residuals in the history."""
+    def __init__(self, row: Row, order: int, store: ResidualStore) -> None:
+        self._row = row
+        self._order = order if row.order is None else row.order
+        self._store = store
+        self._history: list[_Entry] = []
+        self._trust: float | torch.Tensor = 1.0
+        self.tensors_kept = self._order + 2
+        """About how many residual-sized tensors a branch keeps, for the memory plan."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a residual is known."""
+        return bool(self._history)
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether enough is known for a prediction to differ from the last residual."""
+        return len(self._history) > 1
 
     def update(self, position: float, residual: Streams, signal: torch.Tensor) -> None:
-        samples = {name: thinned(value) for name, value in residual.items()}
-        if self._history and self._history[-1][0] == position:
-            self._samples.pop()
-        elif len(self._history) > 1:
-            self._measure(position, samples, signal)
-        super().update(position, residual, signal)
-        self._samples = [*self._samples, samples][-len(self._history) :]
+        """Learn a computed residual (tensors owned by the callee from now on)."""
+        row = self._row
+        sample = {n: thinned(v) for n, v in residual.items()} if row.measured else {}
+        if self._history and self._history[-1].position == position:
+            self._history.pop()
+        elif row.measured and self.extrapolates:
+            self._measure(position, sample, signal)
+        kept = {name: self._store.put(value) for name, value in residual.items()}
+        seen = self._store.put(thinned(signal)) if row.follows else None
+        self._history.append(_Entry(position, kept, seen, sample))
+        del self._history[: -(self._order + 1)]
 
-    def _measure(self, position: float, samples: Streams, signal: torch.Tensor) -> None:
+    def predict(self, position: float, signal: torch.Tensor) -> Streams:
+        """The residual to add at ``position``; tensors on the device of ``signal``."""
+        device = signal.device
+        last = {n: self._store.get(v, device) for n, v in self._history[-1].residual.items()}
+        weights = [weight * self._trust for weight in self._weights(position, signal)]
+        if not weights:
+            return last
+        result: Streams = {}
+        for name, value in last.items():
+            history = [self._store.get(entry.residual[name], device) for entry in self._history]
+            for k, weight in enumerate(weights):
+                value = _plus(value, weight, history[-1 - k] - history[-2 - k])
+            result[name] = finite_or(value, last[name])
+        return result
+
+    def _weights(self, position: float, signal: torch.Tensor) -> Weights:
+        """Weights of the differences at a place; none where no difference is known."""
+        if len(self._history) == 1:
+            return []
+        times = [entry.position for entry in self._history]
+        return self._row.weights(position, times, self._products(signal))
+
+    def _products(self, signal: torch.Tensor) -> torch.Tensor | None:
+        seen = [e.signal for e in self._history if e.signal is not None]
+        if not seen:
+            return None
+        signals = [self._store.get(kept, signal.device) for kept in reversed(seen)]
+        steps = [now - before for now, before in itertools.pairwise(signals)]
+        return _gram([thinned(signal) - signals[0], *steps])
+
+    def _measure(self, position: float, sample: Streams, signal: torch.Tensor) -> None:
         """Learn how far to trust, from a residual that a forecast could have been asked for."""
-        weights = self._progress(position, signal)
+        weights = self._weights(position, signal)
         along: torch.Tensor | float = 0.0
         size: torch.Tensor | float = 0.0
-        for name, value in samples.items():
-            known = [earlier[name].float() for earlier in self._samples]
-            shape = (-1,) + (1,) * (value.ndim - 1)
-            forecast = sum(
-                weight.view(shape) * (known[-1 - k] - known[-2 - k])
-                for k, weight in enumerate(weights)
-            )
-            assert isinstance(forecast, torch.Tensor)
+        for name, value in sample.items():
+            known = [entry.sample[name].float() for entry in self._history]
+            forecast = torch.zeros_like(known[-1])
+            for k, weight in enumerate(weights):
+                forecast = _plus(forecast, weight, known[-1 - k] - known[-2 - k])
             along = along + _dot(forecast, value.float() - known[-1])
             size = size + _dot(forecast, forecast)
         assert isinstance(along, torch.Tensor) and isinstance(size, torch.Tensor)
@@ -244,18 +205,27 @@ class Blend(_Followed):
         self._trust = (1.0 + share) / 2
 
     def tensors(self) -> list[torch.Tensor]:
-        return [*super().tensors(), *(t for kept in self._samples for t in kept.values())]
+        """Every tensor kept."""
+        found: list[torch.Tensor] = []
+        for entry in self._history:
+            signal = [entry.signal] if entry.signal is not None else []
+            found += tensors_of([*signal, *entry.residual.values()]) + list(entry.sample.values())
+        return found
 
-    def _weights(self, position: float, products: torch.Tensor) -> list[torch.Tensor]:
-        times = [entry[0] for entry in self._history]
-        ahead = (position - times[-1]) / (times[-1] - times[-2])
-        ahead = min(max(ahead, -MOST_PROGRESS), MOST_PROGRESS)
-        gram, right = products[:, 1:, 1:], products[:, 0, 1:]
-        # What time alone leaves unexplained of the inner products with each difference.
-        right = right - ahead * gram[:, :, 0]
-        ridged = gram + RIDGE * torch.diag_embed(torch.diagonal(gram, dim1=1, dim2=2))
-        weights = _least_squares(ridged, right)
-        return [weights[0] + ahead, *weights[1:]]
+
+def make_forecast(kind: str, order: int, store: ResidualStore) -> Forecast:
+    """The forecast named by the ``calibrator`` input; ``order`` counts where it leaves a choice."""
+    return Forecast(FORECASTS[kind], order, store)
+
+
+def _plus(
+    value: torch.Tensor, weight: torch.Tensor | float, difference: torch.Tensor
+) -> torch.Tensor:
+    """``value + weight · difference``."""
+    if not isinstance(weight, torch.Tensor):
+        return torch.add(value, difference, alpha=weight)
+    shape = (-1,) + (1,) * (value.ndim - 1)
+    return torch.addcmul(value, weight.to(value.dtype).view(shape), difference)
 
 
 def _dot(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -290,14 +260,3 @@ def _least_squares(gram: torch.Tensor, right: torch.Tensor) -> list[torch.Tensor
     first = (right[:, 0] * gram[:, 1, 1] - right[:, 1] * gram[:, 0, 1]) / safe
     second = (right[:, 1] * gram[:, 0, 0] - right[:, 0] * gram[:, 0, 1]) / safe
     return [torch.where(sound, first, single), torch.where(sound, second, 0.0)]
-
-
-def make_forecast(kind: str, order: int, store: ResidualStore) -> Forecast:
-    """The forecast named by the ``calibrator`` input."""
-    if kind == "none":
-        return Hold(store)
-    if kind == "trajectory":
-        return Trajectory(store, order)
-    if kind == "blend":
-        return Blend(store)
-    return Calibrated(store, kind, order)

@@ -9,8 +9,6 @@ from typing import Any, Protocol
 
 import torch
 
-from ..cache_dit.library import require_installed
-from ..errors import AccelerationError
 from ..families import Structure, Tap
 from ..forecasts.corrector import SAMPLERS
 from ..report import RunReport
@@ -130,18 +128,6 @@ class Technique(Protocol):
     def describe(self) -> dict[str, object]:
         """Settings as plain data."""
         ...
-
-
-def check_forecast(technique: str, calibrator: str, structure: Structure) -> None:
-    """Raise AccelerationError when a forecast cannot be used on a model."""
-    if calibrator in ("taylorseer", "foca", "dmd"):
-        require_installed(f"{technique} with calibrator {calibrator}")
-    if calibrator == "dmd" and structure.family.is_video:
-        raise AccelerationError(
-            "calibrator is 'dmd', which decomposes the whole residual in float64 at every computed "
-            f"step and is unusable on a video model ({structure.family.name}): choose taylorseer, "
-            "foca or trajectory."
-        )
 
 
 def corrector_notices(on: bool, sampler: str) -> list[str]:

@@ -8,12 +8,13 @@ from dataclasses import asdict
 
 import torch
 
-from ..cache_dit.library import DecisionEngine, require_installed
+from ..cache_dit.decisions import DecisionEngine
+from ..cache_dit.library import require_installed
 from ..errors import AccelerationError
 from ..families import Structure
 from ..report import RunReport
 from ..settings.caching import CacheDiTSettings
-from .base import Decision, Policy, RunInfo, Seen, check_forecast, corrector_notices
+from .base import Decision, Policy, RunInfo, Seen, corrector_notices
 from .masks import MIN_STEPS, longest_cached_run, mask_for
 
 # Samplers that add fresh noise in every step, by the names of the host's sampler functions.
@@ -143,7 +144,6 @@ class CacheDiT:
         self.corrector = settings.corrector
 
     def check(self, structure: Structure) -> None:
-        check_forecast(self.name, self.calibrator, structure)
         require_installed("Apply Cache-DiT")
         first, last = self.settings.Fn_compute_blocks, self.settings.Bn_compute_blocks
         if first + last > structure.block_count:

@@ -20,7 +20,7 @@ from ..families import Structure, Tap, TeaCacheFit
 from ..families.base import HIDDEN_STATE
 from ..report import RunReport
 from ..settings.caching import TeaCacheSettings
-from .base import Decision, Policy, RunInfo, Seen, check_forecast, corrector_notices
+from .base import Decision, Policy, RunInfo, Seen, corrector_notices
 
 # Without a fit the change of the input itself is summed up. A guess, not a published figure.
 RAW = TeaCacheFit("raw", (1.0, 0.0), 0.2)
@@ -109,7 +109,6 @@ class TeaCache:
         self.corrector = settings.corrector
 
     def check(self, structure: Structure) -> None:
-        check_forecast(self.name, self.calibrator, structure)
         name = self.settings.coefficients
         known = [fit.name for fit in structure.family.fits]
         if name not in ("auto", "raw", "custom", *known):

@@ -17,6 +17,10 @@ from ..errors import AccelerationError, shown
 SWITCHES = {"enable_taylorseer": "taylorseer", "enable_foca": "foca", "enable_dmd": "dmd"}
 """The library's switches, and the calibrator that each turns on."""
 
+INSTEAD = {"foca": "taylorseer", "dmd": "taylorseer"}
+"""Calibrators of the library that are none of ours, and what takes their place: on the demo model
+FoCa was farther from the plain picture than holding the last residual, and DMD no nearer."""
+
 SHORT_NAMES = {
     "Fn_compute_blocks": "FN",
     "Bn_compute_blocks": "BN",
@@ -36,7 +40,7 @@ RENAMED = {
 _TOLD_APART = "positive and negative prompt are always told apart"
 _EVERY_STREAM = "all that skipped blocks would have returned is forecast alike"
 _RESIDUALS = "it is always residuals that are forecast"
-_DMD = "dmd runs with the library's own figures"
+_DMD = "there is no dmd here"
 _NO_REFRESH = "nothing is refreshed in the middle of a run"
 _NO_PRUNING = "single blocks are not pruned"
 
@@ -115,6 +119,7 @@ def translate(given: Mapping[str, Any]) -> Translation:
     _cache_type(rest, done)
     _calibrator_by_name(rest)
     _calibrator(rest, done)
+    _instead(rest, done)
     if "taylorseer_kwargs" in rest:
         order = _order(rest.pop("taylorseer_kwargs"))
         _alias(done, rest, "taylorseer_order", order, "taylorseer_kwargs")
@@ -201,6 +206,17 @@ def _calibrator(rest: dict[str, Any], done: Translation) -> None:
     if switched and named is None:
         key = (on or list(switched))[0]
         _alias(done, rest, "calibrator", SWITCHES[key] if on else "none", key)
+
+
+def _instead(rest: dict[str, Any], done: Translation) -> None:
+    """Put one of our calibrators in the place of one that we lack."""
+    for values in (done.values, rest):
+        kind = values.get("calibrator")
+        if isinstance(kind, str) and kind in INSTEAD:
+            values["calibrator"] = INSTEAD[kind]
+            done.notices.append(
+                f"there is no calibrator {kind} here: {INSTEAD[kind]} takes its place"
+            )
 
 
 def _alias(done: Translation, rest: dict[str, Any], name: str, value: Any, key: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import AccelerationError, shown
 
-CALIBRATORS = ("none", "taylorseer", "foca", "dmd", "trajectory", "blend")
+CALIBRATORS = ("none", "taylorseer", "trajectory", "blend")
 SCM_PRESETS = ("none", "slow", "medium", "fast", "ultra")
 SCM_POLICIES = ("dynamic", "static")
 RESIDUAL_DEVICES = ("auto", "gpu", "cpu", "gpu_bf16", "gpu_fp8", "cpu_bf16", "cpu_fp8")

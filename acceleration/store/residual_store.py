@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .compact import FP8, FULL, STORAGES, coarsest_on, pack, packed_bytes, shrinks, unpack
+from .compact import FULL, STORAGES, coarsest_on, pack, packed_bytes, shrinks, unpack
 
 CPU = torch.device("cpu")
 
@@ -133,22 +133,17 @@ class ResidualStore:
         """Bytes that the store holds on a device now."""
         return self._held.now(str(device))
 
-    def put(self, tensor: torch.Tensor, coarsest: str = FP8) -> Kept:
-        """Take a tensor that nobody else writes to.
-
-        ``coarsest`` is the most compact storage it can bear: ``"fp8"``, ``"bf16"``, or ``"full"``
-        for its exact values. Where the tensor's device has no fp8, none is chosen.
+    def put(self, tensor: torch.Tensor) -> Kept:
+        """Take a tensor that nobody else writes to. Where its device has no fp8, none is chosen.
 
         Raises
         ------
         StoreFullError
             When no place has room for it.
         """
-        coarsest = min(coarsest, coarsest_on(tensor.device), key=STORAGES.index)
-        choice, storage = self._choose(tensor, coarsest)
+        choice, storage = self._choose(tensor, coarsest_on(tensor.device))
         parts = pack(tensor, storage)
-        if choice.storage != FULL or coarsest != FULL or not self._held.used:
-            self._held.used[choice.label] = None
+        self._held.used[choice.label] = None
         place = str(choice.device)
         if choice.device == tensor.device:
             return Kept(parts, tensor.dtype, self._held, place)

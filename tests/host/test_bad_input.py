@@ -32,17 +32,25 @@ def test_bins_that_do_not_sum_to_the_steps_stop_before_the_first_evaluation() ->
     assert not evaluations
 
 
-def test_dmd_on_video() -> None:
-    text = error_text(lambda: tm.attach(tm.make_model("wan"), calibrator="dmd"))
-    assert "video" in text and "taylorseer" in text
-
-
 def test_cache_dit_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     from dit_acceleration_pack.acceleration.cache_dit import library
 
     monkeypatch.setattr(library, "is_installed", lambda: False)
     text = error_text(lambda: tm.attach(tm.make_model("flux")))
     assert "pip install 'cache-dit" in text
+
+
+def test_only_cache_dit_itself_needs_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.cache_dit import library
+    from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
+    from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
+
+    monkeypatch.setattr(library, "is_installed", lambda: False)
+    settings = TeaCacheSettings(rel_l1_thresh=0.5, calibrator="taylorseer")
+    accelerated = host.attach(tm.make_model("flux"), TeaCache(settings))
+    tm.sample(accelerated, "flux", steps=6)
+    assert tm.report_of(accelerated).skipped
 
 
 def test_something_that_is_no_model() -> None:

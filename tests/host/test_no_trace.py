@@ -89,7 +89,7 @@ def test_run_two_is_run_one(disturb: Any) -> None:
         assert torch.equal(tm.sample(model, "flux"), plain)
 
 
-@pytest.mark.parametrize("calibrator", ["none", "taylorseer", "foca", "dmd", "trajectory"])
+@pytest.mark.parametrize("calibrator", ["none", "taylorseer", "trajectory", "blend"])
 @pytest.mark.parametrize("ending", ["finished", "exception", "cancel"])
 def test_no_cached_tensor_survives(
     calibrator: str, ending: str, monkeypatch: pytest.MonkeyPatch

@@ -279,7 +279,7 @@ def test_repeated_sigmas(model: Any, sampler: str, evaluations: int) -> None:
         assert run.report.evaluations[4].skipped and run.report.evaluations[5].skipped
 
 
-@pytest.mark.parametrize("calibrator", ["none", "taylorseer", "foca", "trajectory"])
+@pytest.mark.parametrize("calibrator", ["none", "taylorseer", "trajectory", "blend"])
 @pytest.mark.parametrize(("sampler", "evaluations"), [("euler", 9), ("heun", 17)])
 def test_sigmas_that_rise_again(
     model: Any, sampler: str, evaluations: int, calibrator: str

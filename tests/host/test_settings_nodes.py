@@ -191,7 +191,7 @@ TEA = "apply_tea_cache.ApplyTeaCache"
         ),
         (
             TEA,
-            {"rel_l1_thresh": 0.37, "coefficients": "raw", "calibrator": "foca"},
+            {"rel_l1_thresh": 0.37, "coefficients": "raw", "calibrator": "blend"},
             TeaCacheSettings,
         ),
         (ATTENTION, {"backend": "sdpa_math", "last_block": 1}, AttentionSettings),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dit_acceleration_pack.acceleration.cache_dit.library import DecisionEngine
+from dit_acceleration_pack.acceleration.cache_dit.decisions import DecisionEngine
 from dit_acceleration_pack.acceleration.settings.caching import CacheDiTSettings
 
 

@@ -115,7 +115,7 @@ def test_a_bad_variable_is_named(values: dict[str, str], parts: list[str]) -> No
 def test_every_field_of_every_section_has_a_variable_that_sets_it() -> None:
     numbers = {int: "2", float: "0.5", bool: "true"}
     texts = {
-        "calibrator": "foca",
+        "calibrator": "blend",
         "scm_preset": "slow",
         "scm_policy": "static",
         "residual_device": "cpu",
@@ -237,7 +237,7 @@ ROUND_TRIPS = [
         max_warmup_steps=7,
         residual_diff_threshold=0.1 + 0.2,
         max_continuous_cached_steps=-1,
-        calibrator="foca",
+        calibrator="blend",
         taylorseer_order=2,
         scm_policy="static",
         scm_compute_bins="6, 2,2,1",
@@ -272,7 +272,7 @@ def test_settings_written_to_a_file_are_read_back_equal(settings: Any, name: str
     read = read_configuration(parse(text.encode(), name), name)
     (key,) = read.sections
     # Whatever the environment says: the file has every field.
-    crowd = env(WARMUP="9", MC="7", RDT="0.5", CALIBRATOR="dmd")
+    crowd = env(WARMUP="9", MC="7", RDT="0.5", CALIBRATOR="blend")
     found = settings_for(key, SECTIONS[key].defaults(), read, crowd)
     assert found.settings == settings and not read.notices
     assert set(found.origins.values()) == {f"file {name}, {key}"}

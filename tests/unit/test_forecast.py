@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
+from dit_acceleration_pack.acceleration.cache_dit.library import load
 from dit_acceleration_pack.acceleration.forecasts import forecast as forecasts
-from dit_acceleration_pack.acceleration.forecasts.forecast import RIDGE, Streams, make_forecast
+from dit_acceleration_pack.acceleration.forecasts.forecast import (
+    FORECASTS,
+    RIDGE,
+    Streams,
+    make_forecast,
+)
+from dit_acceleration_pack.acceleration.settings.caching import CALIBRATORS
 from dit_acceleration_pack.acceleration.store.residual_store import ResidualStore, bytes_of
 
 
@@ -27,7 +36,11 @@ def value(streams: Streams) -> list[float]:
     return [float(x) for x in streams["image"][:, 0, 0]]
 
 
-@pytest.mark.parametrize("kind", ["none", "taylorseer", "foca", "dmd", "trajectory", "blend"])
+def test_the_input_offers_every_row() -> None:
+    assert set(CALIBRATORS) == set(FORECASTS)
+
+
+@pytest.mark.parametrize("kind", CALIBRATORS)
 def test_ready_only_after_a_residual_and_exact_right_after(kind: str) -> None:
     forecast = make_forecast(kind, 1, store())
     assert not forecast.ready
@@ -61,7 +74,41 @@ def test_taylorseer_order_two_bends() -> None:
     assert error[1] < error[0]
 
 
-@pytest.mark.parametrize("kind", ["taylorseer", "foca", "dmd", "trajectory"])
+POSITIONS = [
+    [0, 1, 2, 3, 4, 6, 9],
+    [0.0, 0.4, 1.0, 1.3, 2.6, 2.6, 5.1, 8.75],
+    [3.5, 4.0, 4.0, 4.0, 7.0, 7.25],
+    [0, 2, 1, 3],
+]
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("positions", POSITIONS, ids=str)
+def test_taylorseer_is_that_of_cache_dit(order: int, positions: list[float]) -> None:
+    """The library counts calls; its clock is set to the position, a repeated one taken back."""
+    load()
+    from cache_dit.caching.cache_contexts import calibrators
+    from cache_dit.caching.cache_contexts.calibrators.taylorseer import TaylorSeerState
+
+    assert calibrators is not None
+    ours, theirs = make_forecast("taylorseer", order, store()), TaylorSeerState(order)
+    generator = torch.Generator().manual_seed(order)
+    before = copy.deepcopy(theirs)
+    for place, position in enumerate(positions):
+        residual = torch.randn(2, 5, 4, generator=generator)
+        ours.update(position, {"image": residual}, tensor(1.0))
+        if place and position == positions[place - 1]:
+            theirs = before
+        before = copy.deepcopy(theirs)
+        theirs.current_step = position
+        theirs.update(residual)
+        for ahead in (0.25, 1.0, 3.5):
+            theirs.current_step = position + ahead
+            found = ours.predict(position + ahead, tensor(1.0))["image"]
+            torch.testing.assert_close(found, theirs.approximate(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["taylorseer", "trajectory", "blend"])
 def test_a_second_value_at_the_same_position_replaces_the_first(kind: str) -> None:
     once, twice = (make_forecast(kind, 1, store()) for _ in range(2))
     for position in (0.0, 1.0, 2.0, 3.0):
@@ -181,10 +228,7 @@ def test_blend_goes_as_far_as_the_last_residual_allows(
     assert value(forecast.predict(3.0, tensor(3.0))) == [pytest.approx(expected)]
 
 
-KINDS = ["none", "taylorseer", "foca", "dmd", "trajectory", "blend"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CALIBRATORS)
 def test_where_half_precision_overflows_the_last_residual_stands(kind: str) -> None:
     """One of two numbers leaves the range of fp16 when it goes on as it did."""
     forecast = make_forecast(kind, 1, store())
@@ -193,7 +237,7 @@ def test_where_half_precision_overflows_the_last_residual_stands(kind: str) -> N
         forecast.update(float(position), {"image": residual}, tensor(1.0 + position))
     small, large = forecast.predict(9.0, tensor(10.0))["image"].flatten().tolist()
     assert large == 60000.0
-    assert small == 90.0 if kind in ("none", "dmd") else small > 90.0, "the other goes on"
+    assert small == 90.0 if kind == "none" else small > 90.0, "the other goes on"
 
 
 @pytest.mark.parametrize("kind", ["trajectory", "blend"])

@@ -149,8 +149,9 @@ def test_wherever_a_file_names_the_attention_backend(
               dmd_ridge: 1e-8
               dmd_svd_precision: high
             """,
-            {"calibrator": "dmd"},
+            {"calibrator": "taylorseer"},
             [
+                "no calibrator dmd here: taylorseer takes its place",
                 "enable_encoder_dmd",
                 "calibrator_cache_type",
                 "dmd_history 5",
@@ -162,8 +163,8 @@ def test_wherever_a_file_names_the_attention_backend(
         ),
         pytest.param(
             "cache_config: {enable_foca: true, enable_encoder_foca: false}",
-            {"calibrator": "foca"},
-            ["enable_encoder_foca False"],
+            {"calibrator": "taylorseer"},
+            ["no calibrator foca here: taylorseer takes its place", "enable_encoder_foca False"],
             id="keys of foca",
         ),
         pytest.param(
@@ -186,8 +187,8 @@ def test_wherever_a_file_names_the_attention_backend(
         ),
         pytest.param(
             "calibrator_config: {dmd_history: 5}",
-            {"calibrator": "dmd"},
-            ["dmd_history 5"],
+            {"calibrator": "taylorseer"},
+            ["no calibrator dmd here", "dmd_history 5"],
             id="only the calibrator",
         ),
         pytest.param(
