@@ -189,12 +189,11 @@ def chosen(*markers: str) -> list[str]:
 
 def other_hosts(options: argparse.Namespace, environment: Environment, usual: bool) -> list[str]:
     """On which pinned ComfyUIs the tests marked ``every_host`` run as well."""
+    others = [version for version in HOSTS if version != environment.version]
     if options.all or options.all_hosts:
-        versions = list(HOSTS)
-    else:
-        # What holds on the oldest and the newest hardly ever fails on those between.
-        versions = [OLDEST] if usual else []
-    return [version for version in versions if version != environment.version]
+        return others
+    # What holds on the oldest and the newest hardly ever fails on those between.
+    return [version for version in others if usual and version == OLDEST]
 
 
 def main() -> int:

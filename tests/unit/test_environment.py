@@ -12,10 +12,12 @@ import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import comfyui_builder
+import comfyui_environment
 import run
 from comfyui_builder import ROOT, Builder, Host, SetupError, locked, run_with_progress, sha256_of
 from comfyui_environment import (
@@ -204,11 +206,23 @@ def test_pip_error_is_shown_with_its_purpose(tmp_path: Path) -> None:
 
 
 def test_something_moves_while_a_command_is_silent(tmp_path: Path) -> None:
+    """The command goes on once two signs of life were shown."""
     messages: list[str] = []
-    code = "import time; print('Collecting torch', flush=True); time.sleep(0.5); print('quiet')"
-    status, lines = run_with_progress(
-        [sys.executable, "-c", code], tmp_path / "log", messages.append, heartbeat=0.1
+    seen = tmp_path / "seen"
+
+    def show(message: str) -> None:
+        messages.append(message)
+        if sum(message.startswith("  …") for message in messages) == 2:
+            seen.touch()
+
+    code = (
+        "import pathlib, sys, time\n"
+        "print('Collecting torch', flush=True)\n"
+        "while not pathlib.Path(sys.argv[1]).exists():\n    time.sleep(0.02)\n"
+        "print('quiet')"
     )
+    command = [sys.executable, "-c", code, str(seen)]
+    status, lines = run_with_progress(command, tmp_path / "log", show, heartbeat=0.1)
     assert (status, lines) == (0, ["Collecting torch", "quiet"])
     assert "  Collecting torch" in messages
     assert "  quiet" not in messages
@@ -217,18 +231,25 @@ def test_something_moves_while_a_command_is_silent(tmp_path: Path) -> None:
 
 
 def test_two_setups_follow_each_other(tmp_path: Path) -> None:
-    lock = tmp_path / "setup.lock"
+    """The first one goes on once the second one has said that it waits."""
+    lock, told = tmp_path / "setup.lock", tmp_path / "told"
     code = (
         f"import sys, time; sys.path.append({str(ROOT / 'tests')!r})\n"
         "from comfyui_builder import locked\n"
         f"from pathlib import Path\nwith locked(Path({str(lock)!r})):\n"
-        "    print('held', flush=True); time.sleep(0.7)"
+        "    print('held', flush=True)\n"
+        f"    while not Path({str(told)!r}).exists(): time.sleep(0.02)"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdout.readline() == "held\n"
     messages: list[str] = []
-    with locked(lock, messages.append):
-        assert other.wait(timeout=5) == 0
+
+    def tell(message: str) -> None:
+        messages.append(message)
+        told.touch()
+
+    with locked(lock, tell):
+        assert other.wait(timeout=60) == 0
     assert len(messages) == 1 and messages[0].startswith("Waiting for another set-up")
 
 
@@ -344,7 +365,72 @@ def test_print_env_is_json_and_nothing_else(
 def test_unknown_arguments_go_to_pytest() -> None:
     options, others = run.parse(["-k", "masks", "--all-hosts", "tests/unit", "-x"])
     assert others == ["-k", "masks", "tests/unit", "-x"]
-    assert options.all_hosts and not options.lint
+    assert options.all_hosts and not options.lint and not options.all
+
+
+NEWEST, OLDEST = VERSION, next(iter(comfyui_builder.HOSTS))
+BETWEEN = [version for version in comfyui_builder.HOSTS if version not in (NEWEST, OLDEST)]
+QUICK = [(NEWEST, "not whole"), (OLDEST, "every_host and not whole")]
+WHOLE = [(NEWEST, ""), *((version, "every_host") for version in (OLDEST, *BETWEEN))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lint", "ran"),
+    [
+        ([], True, QUICK),
+        (["--gpu"], True, QUICK),
+        (["--all"], True, WHOLE),
+        (["--all-hosts"], True, [*QUICK, *((v, "every_host and not whole") for v in BETWEEN)]),
+        (["tests/unit"], False, [(NEWEST, "")]),
+        (["tests/unit", "--all-hosts"], False, WHOLE),
+        (["tests/unit", "--all"], True, WHOLE),
+        (["--host-version", comfyui_builder.LATEST], True, [("latest", "not whole")]),
+        (["--comfyui", "here"], True, [("here", "not whole")]),
+        (["--lint-only"], True, []),
+    ],
+)
+def test_what_runs_where(
+    arguments: list[str],
+    lint: bool,
+    ran: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    seen: list[tuple[str, str]] = []
+    linted: list[bool] = []
+
+    def environment(version: str, comfyui: str | None = None, *_: Any, **__: Any) -> Environment:
+        return Environment(Path("python"), tmp_path, comfyui or version, tmp_path)
+
+    def tests(made: Environment, _: Any, given: list[str], *__: Any) -> None:
+        seen.append((made.version, given[given.index("-m") + 1] if "-m" in given else ""))
+
+    monkeypatch.setattr(run, "ensure_environment", environment)
+    monkeypatch.setattr(run, "run_pytest", tests)
+    monkeypatch.setattr(run, "lint", lambda *_: linted.append(True))
+    monkeypatch.setattr(run, "browser_variables", lambda *_: {})
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    assert run.main() == 0
+    assert seen == ran and bool(linted) == lint
+
+
+def test_the_latest_release_has_an_environment_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[FakeBuilder] = []
+
+    def builder(cache: Path, log: Any, newest: str) -> FakeBuilder:
+        fake = FakeBuilder(cache, make_archive(tmp_path / "served.tar.gz"))
+        fake.newest = newest
+        made.append(fake)
+        return fake
+
+    monkeypatch.setattr(comfyui_environment, "Builder", builder)
+    found = ensure_environment("latest", cache=tmp_path)
+    assert found.comfyui == tmp_path / "latest" / "hosts" / "latest"
+    assert found.python == tmp_path / "latest" / "venv" / "bin" / "python"
+    assert made[0].requirements()[0] == found.comfyui / "requirements.txt"
+    assert made[0].calls == ["download", "install"]
 
 
 def test_requirements_are_the_same_in_both_files() -> None:
