@@ -16,7 +16,6 @@ import pytest
 import tiny_models as tm
 import torch
 from demo import moving_shapes, shapes
-from whole import whole
 
 from comfyui_environment import ROOT
 from dit_acceleration_pack.acceleration import host
