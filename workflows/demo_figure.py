@@ -14,7 +14,7 @@ from skimage.metrics import structural_similarity
 TILE = 168
 GAP = 6
 MARGIN = 124
-HEADER = 188
+HEADER = 194
 AMPLIFIED = 8
 BEST_PSNR = 150.0
 BACKGROUND = (250, 250, 248)
@@ -33,7 +33,8 @@ class Column:
     family: str
     name: str
     speed: str
-    lines: Sequence[str]
+    nearness: str
+    work: str
     pictures: Sequence[Array]
     differences: Sequence[Array] = ()
 
@@ -119,7 +120,7 @@ def caption(pen: ImageDraw.ImageDraw, column: Column, left: int) -> None:
     """Write over a column what it is, what it saves, and how near it stays."""
     middle, y = left + TILE // 2, HEADER - 2 * GAP
     texts = [(column.family, FAINT, 14), (column.name, INK, 19)]
-    texts += [(column.speed, ACCENT, 24), *((line, FAINT, 14) for line in column.lines)]
+    texts += [(column.speed, ACCENT, 24), (column.nearness, INK, 18), (column.work, FAINT, 14)]
     for text, color, size in reversed(texts):
         pen.text((middle, y), text, color, font(size), anchor="ms")
         y -= size + 7

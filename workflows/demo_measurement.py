@@ -311,12 +311,12 @@ def column_of(result: Result) -> figure.Column:
     computed = f"{row['computed']:.3g} of {row['evaluations']:g} computed"
     if result.setting == BASELINE:
         seconds = f"{row['seconds']:.1f} s"
-        return figure.Column("plain", f"{result.steps} steps", seconds, [computed], pictures)
+        name = f"{result.steps} steps"
+        return figure.Column("plain", name, seconds, "the full run", computed, pictures)
     family, name = "plain", f"{result.steps} steps"
     if result.setting in SETTINGS:
         family, name = SETTINGS[result.setting].family, result.setting
     full = (sample.picture for sample in result.baseline)
     differences = [figure.difference(*pair) for pair in zip(pictures, full, strict=True)]
-    lines = [f"{row['psnr']:.1f} dB", computed]
-    speed = f"{row['speedup']:.1f}x as fast"
-    return figure.Column(family, name, speed, lines, pictures, differences)
+    speed, nearness = f"{row['speedup']:.1f}x as fast", f"{row['psnr']:.1f} dB"
+    return figure.Column(family, name, speed, nearness, computed, pictures, differences)

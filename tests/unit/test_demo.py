@@ -86,7 +86,8 @@ def test_captions_say_how_fast_and_how_near() -> None:
     ]  # fmt: skip
     assert [c.speed for c in columns][1:] == [f"{x}x as fast" for x in (1.4, 1.8, 2.5, "2.0", 1.8)]
     assert columns[0].speed == "10.0 s" and not columns[0].differences
-    assert columns[2].lines == ["20.6 dB", "10 of 20 computed"]
+    # 7 of 8 rows are 10 off of a range of 100: 10 lg(100² / 87.5).
+    assert (columns[2].nearness, columns[2].work) == ("20.6 dB", "10 of 20 computed")
 
 
 def test_settings_are_chosen_by_name() -> None:
