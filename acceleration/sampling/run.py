@@ -149,10 +149,10 @@ class SamplingRun:
         """
         if self._closed:
             return call.execute()
-        self._records.begin()
         model = Model(call.execute)
         course: Course | None = None
         try:
+            self._records.begin()
             course = self._course(call)
             output = self._corrected(course, self._run(course, model))
         except Exception as error:
