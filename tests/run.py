@@ -1,8 +1,10 @@
 """Runs every check of the pack, after setting up a real ComfyUI for it: ``python3 tests/run.py``.
 
-Without arguments: lint, types, the whole suite on the newest pinned ComfyUI, and the tests marked
-``every_host`` on the oldest one. Arguments it does not know (``-k``, ``-m``, paths, …) go to
-pytest, on one host and without lint and types; ``--lint`` and ``--all-hosts`` bring those back.
+Without arguments: lint, types, the tests on the newest pinned ComfyUI but those marked ``whole``,
+and of them the ones marked ``every_host`` on the oldest; ``--all`` takes every test and every
+pinned ComfyUI. Arguments it does not know (``-k``, ``-m``, paths, …) go to pytest, on one host,
+with what is marked ``whole`` and without lint and types; ``--lint`` and ``--all-hosts`` bring those
+back.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from browser_environment import NoBrowserError, ensure_browser
 from comfyui_environment import (
     HOSTS,
+    LATEST,
     ROOT,
     Environment,
     SetupError,
@@ -102,6 +105,11 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, l
         action="store_true",
         help="run the tests marked every_host on all older pinned ComfyUIs, not only the oldest",
     )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="run everything: lint, types, also the tests marked whole, on all pinned ComfyUIs",
+    )
     parser.add_argument("--gpu", action="store_true", help="let ComfyUI use the GPU")
     parser.add_argument(
         "--print-env",
@@ -162,7 +170,7 @@ def run_pytest(
 ) -> None:
     cores = os.cpu_count() or 1
     threads = str(max(min(cores, MOST_PROCESSES) // processes, 1))
-    spread = ["-n", str(processes), "--dist", "loadfile"] if processes > 1 else []
+    spread = ["-n", str(processes), "--dist", "loadgroup"] if processes > 1 else []
     results.run(
         f"pytest on {title_of(environment.version)}",
         [str(environment.python), "-m", "pytest", *spread, *arguments],
@@ -174,10 +182,25 @@ def run_pytest(
     )
 
 
+def chosen(*markers: str) -> list[str]:
+    """The option of pytest that takes the tests with these markers."""
+    return ["-m", " and ".join(markers)] if markers else []
+
+
+def other_hosts(options: argparse.Namespace, environment: Environment, usual: bool) -> list[str]:
+    """On which pinned ComfyUIs the tests marked ``every_host`` run as well."""
+    others = [version for version in HOSTS if version != environment.version]
+    if options.all or options.all_hosts:
+        return others
+    # What holds on the oldest and the newest hardly ever fails on those between.
+    return [version for version in others if usual and version == OLDEST]
+
+
 def main() -> int:
     options, pytest_arguments = parse()
-    everything = not pytest_arguments and not options.lint_only
-    with_lint = everything or options.lint or options.lint_only
+    usual = not pytest_arguments and not options.lint_only
+    many = usual or options.all
+    with_lint = many or options.lint or options.lint_only
     needs = ["torch", "cache_dit", "pytest", "skimage"] + (["ruff", "mypy"] if with_lint else [])
     environment = ensure_environment(
         options.host_version, options.comfyui, options.python, needs=needs
@@ -186,23 +209,23 @@ def main() -> int:
         print(environment.as_json())
         return 0
     # A GPU has its memory counted by the tests, and a few of them are told apart more easily alone.
-    many = everything and not options.gpu
-    processes = min(os.cpu_count() or 1, MOST_PROCESSES) if many else 1
+    spread = many and not options.gpu
+    processes = min(os.cpu_count() or 1, MOST_PROCESSES) if spread else 1
+    # Who names tests wants all of them.
+    quick = ["not whole"] if usual and not options.all else []
     results = Results()
     if with_lint:
         lint(environment, results)
-    browser: dict[str, str] = {}
-    if not options.lint_only:
-        browser = browser_variables(environment, results, pytest_arguments)
-        run_pytest(environment, results, pytest_arguments, options.gpu, browser, processes)
-    pinned = options.comfyui is None
-    if (everything and pinned) or options.all_hosts:
-        # What holds on the oldest and the newest hardly ever fails on those between.
-        for version in HOSTS if options.all_hosts else [OLDEST]:
-            if version != environment.version:
-                other = ensure_environment(version)
-                arguments = ["-m", "every_host", *pytest_arguments]
-                run_pytest(other, results, arguments, options.gpu, browser, processes)
+    if options.lint_only:
+        return results.finish()
+    browser = browser_variables(environment, results, pytest_arguments)
+    arguments = [*chosen(*quick), *pytest_arguments]
+    run_pytest(environment, results, arguments, options.gpu, browser, processes)
+    given = options.comfyui is not None or options.host_version == LATEST
+    for version in other_hosts(options, environment, usual and not given):
+        other = ensure_environment(version)
+        arguments = [*chosen("every_host", *quick), *pytest_arguments]
+        run_pytest(other, results, arguments, options.gpu, browser, processes)
     return results.finish()
 
 

@@ -1,8 +1,9 @@
 """Shows on a real ComfyUI what the acceleration saves and costs: ``python3 workflows/demo.py``.
 
 Starts ComfyUI headless, posts the example workflow ``workflows/dit_acceleration_demo.json`` over
-HTTP for several prompts, with and without Apply Cache-DiT, and writes ``demo.png`` and
-``demo.json``. ``--serve`` leaves ComfyUI running instead, with the workflow among its templates.
+HTTP for several prompts: plain, with presets of Performance Mode, with Cache-DiT, and plain with so
+many fewer steps that it takes as long. Writes ``demo.png`` and ``demo.json``. ``--serve`` leaves
+ComfyUI running instead, with the workflow among its templates.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -31,11 +32,6 @@ from comfyui_environment import (
 )
 from comfyui_server import Server, ServerError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from demo_measurement import Result
-
 # What measuring and drawing need of an interpreter beyond the standard library.
 NEEDS = ("torch", "cache_dit", "numpy", "PIL", "skimage", "safetensors")
 INSIDE = "DIT_ACCEL_DEMO_INSIDE"
@@ -43,7 +39,7 @@ INSIDE = "DIT_ACCEL_DEMO_INSIDE"
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Samples with and without Cache-DiT in a real ComfyUI and measures both."
+        description="Samples plain and accelerated in a real ComfyUI and measures both."
     )
     parser.add_argument(
         "--output",
@@ -56,10 +52,11 @@ def parse() -> argparse.Namespace:
         "--settings",
         nargs="+",
         metavar="NAME",
-        help="presets: default, taylorseer, trajectory, scm_fast_static, quality; or all",
+        help="of Performance Mode: quality, balanced, fast, ultra; of Cache-DiT: defaults, "
+        "taylorseer, trajectory, scm_fast_static; or all (default: quality balanced fast defaults)",
     )
     parser.add_argument(
-        "--cfg", nargs="+", type=float, default=[1.0, 3.0], metavar="CFG", help="default: 1 3"
+        "--cfg", nargs="+", type=float, default=[3.0], metavar="CFG", help="default: 3"
     )
     parser.add_argument("--prompts", type=int, default=8, metavar="N", help="how many, up to 8")
     parser.add_argument("--steps", type=int, default=28, metavar="N", help="default: %(default)s")
@@ -104,44 +101,15 @@ def demonstrate(environment: Environment, options: argparse.Namespace) -> int:
         device = server.get("/system_stats")["devices"][0]["name"]
     rows = [result.row() for result in results]
     print(measurement.table(rows), flush=True)
-    settings = {name: {**workflow.defaults, **measurement.SETTINGS[name]} for name in names}
+    settings = {name: workflow.values_of(measurement.SETTINGS[name]) for name in names}
     data = {"rows": rows, "settings": settings, "environment": describe(environment, device)}
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "demo.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    write_picture(results, workflow.prompts[: options.prompts], options.output / "demo.png")
+    measurement.write_picture(
+        results, workflow.prompts[: options.prompts], options.output / "demo.png"
+    )
     say(f"Wrote demo.png and demo.json to {options.output} ({time.monotonic() - started:.0f} s)")
     return 0
-
-
-def write_picture(results: Sequence[Result], prompts: Sequence[str], path: Path) -> None:
-    """Draw the pictures of the last cfg: in full, and each setting with its difference."""
-    from demo_figure import AMPLIFIED, Strip, difference, draw
-    from demo_measurement import BASELINE
-
-    cfg = results[-1].cfg
-    strips = []
-    for result in results:
-        if result.cfg != cfg:
-            continue
-        row = result.row()
-        pictures = tuple(sample.picture for sample in result.samples)
-        if result.setting == BASELINE:
-            line = f"every evaluation computed, {row['seconds']:.2f} s"
-            strips.append(Strip("baseline", [line], pictures))
-            continue
-        lines = [
-            f"{row['computed']:.1f} of {row['evaluations']:g} evaluations computed",
-            f"{row['speedup']:.2f}x as fast, {row['seconds']:.2f} s",
-            f"PSNR {row['psnr']:.1f} dB, SSIM {row['ssim']:.3f}",
-        ]
-        strips.append(Strip(result.setting.replace("_", " "), lines, pictures))
-        deltas = tuple(
-            difference(sample.picture, full.picture)
-            for sample, full in zip(result.samples, result.baseline, strict=True)
-        )
-        strips.append(Strip("", [f"difference, {AMPLIFIED} times amplified"], deltas))
-    title = f"With and without Cache-DiT: demo model, {results[0].steps} steps, euler, cfg {cfg:g}"
-    draw(strips, prompts, title, path)
 
 
 def describe(environment: Environment, device: str) -> dict[str, Any]:

@@ -11,27 +11,32 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage.metrics import structural_similarity
 
-TILE = 128
+TILE = 168
 GAP = 6
-CAPTION_WIDTH = 250
-MIN_WIDTH = 660  # the title
-HEADER = 34
+MARGIN = 124
+HEADER = 194
 AMPLIFIED = 8
 BEST_PSNR = 150.0
 BACKGROUND = (250, 250, 248)
 INK = (30, 30, 30)
 FAINT = (110, 110, 110)
+ACCENT = (20, 90, 160)
 
 Array = np.ndarray
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Strip:
-    """One line of pictures: a caption of a bold first line and plain ones, and a picture each."""
+class Column:
+    """What one setting made: a picture a prompt, and its difference from the full run's."""
 
-    title: str
-    lines: Sequence[str]
+    family: str
+    name: str
+    speed: str
+    nearness: str
+    work: str
     pictures: Sequence[Array]
+    differences: Sequence[Array] = ()
 
 
 def psnr(value: Array, reference: Array, peak: float) -> float:
@@ -65,31 +70,57 @@ def difference(value: Array, reference: Array) -> Array:
     return np.clip(delta, 0, 255).astype(np.uint8)
 
 
-def draw(strips: Sequence[Strip], headings: Sequence[str], title: str, path: Path) -> None:
-    """Draw lines of pictures under headings and save them as PNG."""
-    top = 2 * HEADER + GAP
-    width = max(MIN_WIDTH, CAPTION_WIDTH + len(headings) * (TILE + GAP) + GAP)
-    canvas = Image.new("RGB", (width, top + len(strips) * (TILE + GAP) + GAP), BACKGROUND)
+def draw(columns: Sequence[Column], headings: Sequence[str], title: str, path: Path) -> None:
+    """Draw columns of pictures side by side, a line of them a heading, and save them as PNG."""
+    lines = len(headings)
+    width = MARGIN + len(columns) * (TILE + GAP) + GAP
+    height = HEADER + lines * (2 * (TILE + GAP) + GAP) + GAP
+    canvas = Image.new("RGB", (width, height), BACKGROUND)
     pen = ImageDraw.Draw(canvas)
-    pen.text((2 * GAP, GAP), title, INK, ImageFont.load_default(18))
-    for column, heading in enumerate(headings):
-        x = CAPTION_WIDTH + column * (TILE + GAP) + TILE // 2
-        pen.text((x, top - GAP), heading, INK, ImageFont.load_default(14), anchor="ms")
-    for row, strip in enumerate(strips):
-        y = top + row * (TILE + GAP)
-        caption(pen, strip, y)
-        for column, picture in enumerate(strip.pictures):
-            tile = Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.LANCZOS)
-            canvas.paste(tile, (CAPTION_WIDTH + column * (TILE + GAP), y))
+    pen.text((2 * GAP, 2 * GAP), title, INK, font(21))
+    for line, heading in enumerate(headings):
+        label(pen, heading, top_of(line) + TILE // 2, INK, 17)
+        label(
+            pen, f"difference, {AMPLIFIED} times amplified", top_of(line) + TILE * 3 // 2, FAINT, 14
+        )
+    for number, column in enumerate(columns):
+        left = MARGIN + number * (TILE + GAP)
+        caption(pen, column, left)
+        for line in range(lines):
+            paste(canvas, column.pictures[line], left, top_of(line))
+            if column.differences:
+                paste(canvas, column.differences[line], left, top_of(line) + TILE + GAP)
     canvas.save(path, optimize=True)
 
 
-def caption(pen: ImageDraw.ImageDraw, strip: Strip, y: int) -> None:
-    """Write a strip's caption, broken to the width of the margin."""
-    y += 12
-    pen.text((2 * GAP, y), strip.title, INK, ImageFont.load_default(17))
-    y += 26
-    for line in strip.lines:
-        for part in textwrap.wrap(line, 34):
-            pen.text((2 * GAP, y), part, FAINT, ImageFont.load_default(14))
-            y += 19
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def top_of(line: int) -> int:
+    """Where a line of pictures begins; their differences stand below."""
+    return HEADER + line * (2 * (TILE + GAP) + GAP)
+
+
+def paste(canvas: Image.Image, picture: Array, left: int, top: int) -> None:
+    tile = Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.LANCZOS)
+    canvas.paste(tile, (left, top))
+
+
+def label(pen: ImageDraw.ImageDraw, text: str, middle: int, color: Color, size: int) -> None:
+    """Write into the left margin, broken to its width."""
+    parts = textwrap.wrap(text, MARGIN * 2 // size - 2)
+    y = middle - len(parts) * (size + 4) // 2
+    for part in parts:
+        pen.text((2 * GAP, y), part, color, font(size))
+        y += size + 4
+
+
+def caption(pen: ImageDraw.ImageDraw, column: Column, left: int) -> None:
+    """Write over a column what it is, what it saves, and how near it stays."""
+    middle, y = left + TILE // 2, HEADER - 2 * GAP
+    texts = [(column.family, FAINT, 14), (column.name, INK, 19)]
+    texts += [(column.speed, ACCENT, 24), (column.nearness, INK, 18), (column.work, FAINT, 14)]
+    for text, color, size in reversed(texts):
+        pen.text((middle, y), text, color, font(size), anchor="ms")
+        y -= size + 7

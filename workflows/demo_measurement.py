@@ -1,4 +1,4 @@
-"""The measurement of the demo: runs the example workflow and compares its two branches."""
+"""The measurement of the demo: the example workflow, with one setting after the other in it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import load_file
@@ -19,27 +20,43 @@ from comfyui_workflow import Prompt, downstream, find, inputs_of, to_prompt
 from demo_figure import Array
 
 WORKFLOW = ROOT / "workflows" / "dit_acceleration_demo.json"
-APPLY, REPORT, SAMPLER, SAVE = "AccelApplyCacheDiT", "AccelReport", "KSampler", "SaveImage"
+APPLY, PERFORMANCE = "AccelApplyCacheDiT", "AccelPerformanceMode"
+REPORT, SAMPLER, SAVE = "AccelReport", "KSampler", "SaveImage"
 ENCODE, STOPWATCH_READ = "DiTAccelDemoTextEncode", "DiTAccelDemoStopwatchRead"
 UNCONDITIONAL = "(unconditional)"
 BASELINE = "baseline"
 FIRST_SEED = 1000
 WARM_UP_STEPS = 10
 
-# What each preset changes of the node's defaults.
-SETTINGS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "taylorseer": {"calibrator": "taylorseer"},
-    "trajectory": {"calibrator": "trajectory"},
-    "scm_fast_static": {"scm_preset": "fast", "scm_policy": "static"},
-    "quality": {
-        "residual_diff_threshold": 0.12,
-        "max_continuous_cached_steps": 2,
-        "calibrator": "taylorseer",
+
+@dataclass(frozen=True)
+class Setting:
+    """A node that accelerates, with the values that differ from its defaults."""
+
+    node: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        """The name of the node as people know it."""
+        return {APPLY: "Cache-DiT", PERFORMANCE: "Performance Mode"}[self.node]
+
+
+SETTINGS: dict[str, Setting] = {
+    **{
+        preset: Setting(PERFORMANCE, {"approximation": preset})
+        for preset in ("quality", "balanced", "fast", "ultra")
     },
+    "defaults": Setting(APPLY),
+    "taylorseer": Setting(APPLY, {"calibrator": "taylorseer"}),
+    "trajectory": Setting(APPLY, {"calibrator": "trajectory"}),
+    "scm_fast_static": Setting(APPLY, {"scm_preset": "fast", "scm_policy": "static"}),
 }
-# As many as fit well into a minute and a half on two cores.
-USUAL = ("default", "taylorseer")
+USUAL = ("quality", "balanced", "fast", "defaults")
+# What plain sampling with fewer steps is to be as quick as, if it is measured.
+AS_QUICK_AS = "balanced"
+SHOWN = 3
+"""Prompts in the picture; its figures are of all."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +127,7 @@ class Result:
 
 
 class Workflow:
-    """The example workflow as a prompt whose two branches are told apart by Apply Cache-DiT."""
+    """The example workflow as a prompt whose two branches are told apart by the node in one."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -118,16 +135,11 @@ class Workflow:
         self.prompt = to_prompt(json.loads(WORKFLOW.read_text(encoding="utf-8")), info)
         self.apply = find(self.prompt, APPLY)[0]
         self.accelerated = downstream(self.prompt, self.apply)
-        self.defaults = {
-            name: value
-            for name, value in self.prompt[self.apply]["inputs"].items()
-            if not isinstance(value, list)
-        }
         choices = dict(inputs_of(info[ENCODE]))["prompt"][1]["options"]
         self.prompts = [name for name in choices if name != UNCONDITIONAL]
 
     def pair(
-        self, prompt: str, seed: int, cfg: float, steps: int, changes: Mapping[str, Any]
+        self, prompt: str, seed: int, cfg: float, steps: int, setting: Setting
     ) -> tuple[Sample, Sample]:
         """Sample without and with acceleration, one right after the other.
 
@@ -135,9 +147,20 @@ class Workflow:
         same prompt it samples only the accelerated branch, and gives the baseline again.
         """
         graph = self.filled(prompt, seed, cfg, steps)
-        graph[self.apply]["inputs"].update(changes)
+        graph[self.apply] = self.node_of(setting)
         outputs = self.server.run(graph, on_wait=heartbeat)
         return self.sample(outputs, False), self.sample(outputs, True)
+
+    def node_of(self, setting: Setting) -> dict[str, Any]:
+        """The accelerating node of the prompt, as a setting has it."""
+        inputs = self.prompt[self.apply]["inputs"]
+        kept = inputs if setting.node == APPLY else {"model": inputs["model"]}
+        return {"class_type": setting.node, "inputs": {**kept, **setting.values}}
+
+    def values_of(self, setting: Setting) -> dict[str, Any]:
+        """What a setting gives to its node, but for links."""
+        inputs = self.node_of(setting)["inputs"]
+        return {name: value for name, value in inputs.items() if not isinstance(value, list)}
 
     def plain(self, prompt: str, seed: int, cfg: float, steps: int) -> Sample:
         """Sample without acceleration in so many steps."""
@@ -208,7 +231,7 @@ def chosen(names: Sequence[str] | None) -> list[str]:
 
 
 def measure(workflow: Workflow, names: Sequence[str], options: argparse.Namespace) -> list[Result]:
-    """Run every preset for every prompt and cfg, and plain sampling with as little work."""
+    """Run every preset for every prompt and cfg, and plain sampling in as little time."""
     if not 1 <= options.prompts <= len(workflow.prompts):
         raise SetupError(f"--prompts takes 1 to {len(workflow.prompts)}, not {options.prompts}.")
     prompts = workflow.prompts[: options.prompts]
@@ -241,8 +264,9 @@ def measure_cfg(
             f"  cfg {cfg:g}, {index + 1} of {len(prompts)}, {prompt}: "
             f"full {full[-1].seconds:.2f} s, {', '.join(times)}"
         )
-    few = plain_steps(accelerated[0])
-    plain = Result(f"plain {few} steps", cfg, few, full)
+    goal = next((r for r in accelerated if r.setting == AS_QUICK_AS), accelerated[0])
+    few = plain_steps(goal)
+    plain = Result(f"plain, {few} steps", cfg, few, full)
     say(f"  cfg {cfg:g}: plain sampling with {few} steps")
     for index, prompt in enumerate(prompts):
         plain.samples.append(workflow.plain(prompt, FIRST_SEED + index, cfg, few))
@@ -250,9 +274,10 @@ def measure_cfg(
 
 
 def plain_steps(result: Result) -> int:
-    """With how many steps plain sampling computes as much as the accelerated runs did."""
-    shares = [sample.computed / sample.evaluations for sample in result.samples]
-    return max(1, round(result.steps * statistics.fmean(shares)))
+    """With how many steps plain sampling takes as long as the accelerated runs did."""
+    pairs = zip(result.samples, result.baseline, strict=True)
+    share = statistics.median(quick.seconds / full.seconds for quick, full in pairs)
+    return max(1, round(result.steps * share))
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -269,3 +294,29 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{row['speedup']:7.2f}x " + (quality or f"{row['psnr']:8.1f} {row['ssim']:7.4f}")
         )
     return "\n".join(lines)
+
+
+def write_picture(results: Sequence[Result], prompts: Sequence[str], path: Path) -> None:
+    """Draw what every setting made of the first prompts at the last cfg, side by side."""
+    cfg, steps, count = results[-1].cfg, results[0].steps, len(results[-1].samples)
+    columns = [column_of(result) for result in results if result.cfg == cfg]
+    title = f"The demo model, {steps} steps, cfg {cfg:g}: speed and PSNR over {count} prompts"
+    figure.draw(columns, prompts[:SHOWN], title, path)
+
+
+def column_of(result: Result) -> figure.Column:
+    """One setting in the picture."""
+    row = result.row()
+    pictures = [sample.picture for sample in result.samples]
+    computed = f"{row['computed']:.3g} of {row['evaluations']:g} computed"
+    if result.setting == BASELINE:
+        seconds = f"{row['seconds']:.1f} s"
+        name = f"{result.steps} steps"
+        return figure.Column("plain", name, seconds, "the full run", computed, pictures)
+    family, name = "plain", f"{result.steps} steps"
+    if result.setting in SETTINGS:
+        family, name = SETTINGS[result.setting].family, result.setting
+    full = (sample.picture for sample in result.baseline)
+    differences = [figure.difference(*pair) for pair in zip(pictures, full, strict=True)]
+    speed, nearness = f"{row['speedup']:.1f}x as fast", f"{row['psnr']:.1f} dB"
+    return figure.Column(family, name, speed, nearness, computed, pictures, differences)

@@ -236,6 +236,10 @@ class Spectrum(NamedTuple):
 GENERAL_PRESET = CacheDiTPreset("every model", {}, "SGLang-Diffusion's defaults")
 
 
+PICTURE_GB, VIDEO_GB = 45.0, 120.0
+"""Free memory in GB from which SGLang-Diffusion keeps a transformer it knows nothing else of."""
+
+
 @dataclass(frozen=True)
 class Family:
     """One family of diffusion transformers.
@@ -258,7 +262,7 @@ class Family:
     refused
         Why this family cannot be cached at all, or empty.
     models
-        What people call the models of this family, for the table in the README.
+        What people call the models of this family, for the table in ``docs/models.md``.
     side
         Blocks beside the main ones.
     parts
@@ -279,7 +283,13 @@ class Family:
         Why its latents cannot be made smaller, or empty: sound, and shapes without a grid.
     resident_from_gb
         Free memory in GB from which SGLang-Diffusion's automatic mode keeps the transformer on the
-        device; 0 takes its general figures, 45 for pictures and 120 for video.
+        device; 0 takes its general figures, ``PICTURE_GB`` and ``VIDEO_GB``.
+    two_experts
+        Whether checkpoints may come in pairs, one for high and one for low noise, of which the
+        second samples the second part of a schedule.
+    packed_latents
+        Whether a place of the latent is a token as it is, so that the network, whose ``patch_size``
+        is not asked, cuts no patches out of it.
     """
 
     name: str
@@ -299,11 +309,13 @@ class Family:
     spectrum: Callable[[Any], Spectrum] | None = None
     one_size: str = ""
     resident_from_gb: float = 0.0
+    two_experts: bool = False
+    packed_latents: bool = False
 
     @property
     def resident_gb(self) -> float:
         """Free memory in GB from which the transformer stays on the device."""
-        return self.resident_from_gb or (120.0 if self.is_video else 45.0)
+        return self.resident_from_gb or (VIDEO_GB if self.is_video else PICTURE_GB)
 
     @property
     def in_place(self) -> bool:

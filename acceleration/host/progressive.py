@@ -11,12 +11,11 @@ from ..errors import AccelerationError
 from ..failures import failed_sentence, log_failure
 from ..progressive import ProgressiveReport, ProgressiveSettings
 from ..progressive.report import NAME
-from ..settings.environment import lossy_locked
 from ..settings.sections import Resolved
-from .levers import PREFIX, Reports, argument, lever_of, put, require_model
+from .levers import PREFIX, Reports, SwitchedOff, argument, lever_of, put, require_model
 from .live_report import send_text
-from .locking import SwitchedOff
 from .progressive_run import ProgressiveRun
+from .wrapping import step_in, step_out
 
 log = logging.getLogger("dit_acceleration")
 
@@ -28,6 +27,7 @@ class ProgressiveAttachment(Reports):
     """The lever. The run travels in the run's own ``transformer_options``."""
 
     name = NAME
+    changes_pictures = True
 
     def __init__(
         self, settings: ProgressiveSettings, node_id: str | None, resolved: Resolved | None
@@ -52,7 +52,6 @@ class ProgressiveAttachment(Reports):
         report = self._report()
         try:
             options = guider.model_options.setdefault("transformer_options", {})
-            outer = options.get(PROGRESSIVE_KEY)
             run = ProgressiveRun(self.settings, guider, args, kwargs, report)
         except AccelerationError:
             raise
@@ -61,24 +60,19 @@ class ProgressiveAttachment(Reports):
             report.refuse(failed_sentence(error))
             self.last_report = report
             return executor(*args, **kwargs)
-        options[PROGRESSIVE_KEY] = run
+        step_in(options, PROGRESSIVE_KEY, run)
         finished = False
         try:
             output = executor(*args, **kwargs)
             finished = True
             return output
         finally:
-            if outer is None:
-                options.pop(PROGRESSIVE_KEY, None)
-            else:
-                options[PROGRESSIVE_KEY] = outer
+            step_out(options, PROGRESSIVE_KEY, run)
             self._tell(run, finished)
 
     def _report(self) -> ProgressiveReport:
-        report = ProgressiveReport(asdict(self.settings))
-        if self.resolved is not None:
-            report.origins = dict(self.resolved.origins)
-            report.notices = list(self.resolved.notices)
+        report = ProgressiveReport(settings=asdict(self.settings))
+        report.came_from(self.resolved)
         return report
 
     def _tell(self, run: ProgressiveRun, finished: bool) -> None:
@@ -122,10 +116,6 @@ def attach_progressive(
     require_model(model, NAME)
     if settings.mode == "off":
         return put(model, PROGRESSIVE_KEY, SwitchedOff(NAME, settings, "mode is off"))
-    locked = lossy_locked()
-    if locked is not None:
-        log.info("%s: %s.", NAME, locked)
-        return put(model, PROGRESSIVE_KEY, SwitchedOff(NAME, settings, locked))
     earlier = lever_of(model, PROGRESSIVE_KEY)
     if earlier is not None:
         log.info("%s replaces an earlier one on this model.", NAME)

@@ -3,14 +3,12 @@
 from .corner import Corner, coarse_side, packed_size
 from .noise import FLOW, VARIANCE, Kind
 from .report import ProgressiveReport, StageReport
-from .settings import MODES, SPECTRA, ProgressiveSettings
+from .settings import ProgressiveSettings
 from .spectrum import PowerLaw, fit
 from .switches import Switches, choose, switches
 
 __all__ = [
     "FLOW",
-    "MODES",
-    "SPECTRA",
     "VARIANCE",
     "Corner",
     "Kind",

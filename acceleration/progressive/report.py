@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..report import told_origins
+from ..report import Report
 
 NAME = "Progressive Resolution"
 
@@ -26,11 +26,9 @@ class StageReport:
 
 
 @dataclass
-class ProgressiveReport:
+class ProgressiveReport(Report):
     """One sampling run."""
 
-    settings: dict[str, Any]
-    origins: dict[str, str] = field(default_factory=dict)
     mode: str = ""
     """The mode in force, where ``auto`` was asked for."""
     stages: list[StageReport] = field(default_factory=list)
@@ -39,13 +37,6 @@ class ProgressiveReport:
     """At which sigma the full size begins, and why there."""
     refused: str = ""
     """Why the whole run went at full size."""
-    outcome: str = "running"
-    notices: list[str] = field(default_factory=list)
-
-    def notice(self, sentence: str) -> None:
-        """Add a sentence once."""
-        if sentence not in self.notices:
-            self.notices.append(sentence)
 
     def refuse(self, sentence: str) -> None:
         """The first reason why the run goes at full size counts."""
@@ -79,8 +70,7 @@ class ProgressiveReport:
             text += f"; then at full size, as {self.refused}"
         return text + "."
 
-    def text(self) -> str:
-        """A few lines for people."""
+    def lines(self) -> list[str]:
         lines = [self.sentence()]
         if self.switch:
             lines.append(f"Mode {self.mode}: {self.switch}.")
@@ -89,21 +79,15 @@ class ProgressiveReport:
             f"evaluations, {stage.seconds:.2f} s"
             for stage in self.stages
         ]
-        lines += told_origins(self.settings, self.origins)
-        lines += [f"Note: {notice}." for notice in self.notices]
-        return "\n".join(lines)
+        return lines
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON-ready data."""
         return {
-            "settings": dict(self.settings),
-            "origins": dict(self.origins),
+            **super().as_dict(),
             "mode": self.mode,
             "stages": [asdict(stage) for stage in self.stages],
             "switch": self.switch,
             "refused": self.refused,
-            "outcome": self.outcome,
             "speedup": self.speedup(),
-            "notices": list(self.notices),
-            "sentence": self.sentence(),
         }

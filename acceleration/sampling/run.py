@@ -93,7 +93,7 @@ class SamplingRun:
         memory: Memory,
         listener: Listener | None = None,
     ) -> None:
-        self.report = RunReport(technique.name, technique.describe(), sampler=sampler)
+        self.report = RunReport(technique.name, settings=technique.describe(), sampler=sampler)
         self.report.steps = schedule.steps
         self._technique = technique
         self._schedule = schedule
@@ -118,7 +118,7 @@ class SamplingRun:
     @property
     def residual_device(self) -> str:
         """The input of this name, of the settings that this run goes by."""
-        return self._technique.residual_device
+        return self._technique.settings.residual_device
 
     @property
     def expected_tensors(self) -> int:
@@ -150,10 +150,10 @@ class SamplingRun:
         """
         if self._closed:
             return call.execute()
-        self._records.begin()
         model = Model(call.execute)
         course: Course | None = None
         try:
+            self._records.begin()
             course = self._course(call)
             output = self._corrected(course, self._run(course, model))
         except Exception as error:

@@ -13,6 +13,7 @@ import tiny_models as tm
 import torch
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.utils import counters
+from whole import whole
 
 from dit_acceleration_pack.acceleration import host
 from dit_acceleration_pack.acceleration.attention import AttentionSettings
@@ -44,9 +45,16 @@ def compiled(model: Any, keys: list[str]) -> Any:
     return clone
 
 
-@pytest.mark.parametrize("keys", [WHOLE, BLOCKS], ids=["whole", "blocks"])
-@pytest.mark.parametrize("order", ["ours first", "ours last"])
-def test_compiled_models(keys: list[str], order: str) -> None:
+@pytest.mark.parametrize(
+    ("order", "keys"),
+    [
+        ("ours last", WHOLE),
+        ("ours first", BLOCKS),
+        *whole([("ours first", WHOLE), ("ours last", BLOCKS)]),
+    ],
+    ids=["last, model", "first, blocks", "first, model", "last, blocks"],
+)
+def test_compiled_models(order: str, keys: list[str]) -> None:
     settings = AttentionSettings(backend="sdpa")
     model = tm.make_model("flux")
     plain = tm.sample(model, "flux", steps=STEPS)

@@ -11,6 +11,7 @@ import pytest
 import tiny_models as tm
 import torch
 from demo import moving_shapes
+from whole import whole
 
 from comfyui_environment import ROOT
 
@@ -84,10 +85,14 @@ def test_the_stock_loader_takes_it_for_wan(model: Any) -> None:
 @pytest.mark.parametrize(
     ("shape", "motion", "direction"),
     [
-        ("red circle", "moving right", (1.0, 0.0)),
-        ("purple ring", "moving left", (-1.0, 0.0)),
         ("blue square", "falling", (0.0, 1.0)),
-        ("cyan moon", "rising", (0.0, -1.0)),
+        *whole(
+            [
+                ("red circle", "moving right", (1.0, 0.0)),
+                ("purple ring", "moving left", (-1.0, 0.0)),
+                ("cyan moon", "rising", (0.0, -1.0)),
+            ]
+        ),
     ],
 )
 def test_the_prompt_decides_how_it_moves(
@@ -100,6 +105,7 @@ def test_the_prompt_decides_how_it_moves(
     assert across.max() - across.min() < 0.1
 
 
+@pytest.mark.whole
 def test_the_triangle_grows(model: Any) -> None:
     samples = sample([model], cfg=3.0, prompt="green triangle growing")
     area = cover(samples, "green triangle").sum(dim=(1, 2))
@@ -138,8 +144,14 @@ def calibration(model: Any) -> Any:
     return calibration.calibrate("demo", "Wan", recording.inputs, recording.outputs)
 
 
-@pytest.mark.parametrize("apply", [cache_dit, tea_cache])
-@pytest.mark.parametrize("graph", ["one sampler", "two samplers"])
+@pytest.mark.parametrize(
+    ("graph", "apply"),
+    [
+        ("one sampler", cache_dit),
+        *whole([("one sampler", tea_cache), ("two samplers", cache_dit)]),
+        *whole([("two samplers", tea_cache)]),
+    ],
+)
 def test_caching_stays_closer_than_fewer_steps_and_leaves_no_trace(
     model: Any, full: torch.Tensor, calibration: Any, apply: Any, graph: str
 ) -> None:
@@ -160,12 +172,13 @@ def test_caching_stays_closer_than_fewer_steps_and_leaves_no_trace(
         assert "forward" not in vars(module)
 
 
+@pytest.mark.whole
 def test_two_samplers_with_nothing_skipped_are_one(model: Any, full: torch.Tensor) -> None:
     """The split schedule takes the same steps, up to the host's scaling of the latent between."""
     assert tm.psnr(full, sample([model, model])) > 80
 
 
-@pytest.mark.parametrize("preset", ["balanced", "ultra"])
+@pytest.mark.parametrize("preset", ["balanced", *whole(["ultra"])])
 def test_presets_are_far_better_than_fewer_steps(
     model: Any, full: torch.Tensor, preset: str
 ) -> None:

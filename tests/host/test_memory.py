@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tiny_models as tm
 import torch
+from whole import whole
 
 from comfyui_environment import ROOT
 
@@ -156,7 +157,7 @@ def in_a_block(monkeypatch: pytest.MonkeyPatch, model: Any) -> list[int]:
     return fails_once(monkeypatch, inner, "forward", 3)
 
 
-@pytest.mark.parametrize("calibrator", ["none", "taylorseer", "trajectory"])
+@pytest.mark.parametrize("calibrator", ["trajectory", *whole(["none", "taylorseer"])])
 @pytest.mark.parametrize("where", [in_put, in_get, in_a_block])
 def test_out_of_memory_drops_the_cache_and_the_run_goes_on(
     where: Callable[..., list[int]], calibrator: str, monkeypatch: pytest.MonkeyPatch
@@ -384,7 +385,7 @@ def demo_latent(model: Any, prompt: str) -> torch.Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("calibrator", ["none", "taylorseer", "trajectory", "blend"])
+@pytest.mark.parametrize("calibrator", ["blend", *whole(["none", "taylorseer", "trajectory"])])
 def test_on_the_demo_model_every_storage_stays_near_gpu_storage(calibrator: str) -> None:
     import comfy.sd
 

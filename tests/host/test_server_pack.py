@@ -15,7 +15,7 @@ import demo_figure
 from comfyui_environment import ROOT, Environment
 from comfyui_server import Server, ServerError, failure_of
 from comfyui_workflow import find, inputs_of
-from demo_measurement import SETTINGS, WORKFLOW, Workflow
+from demo_measurement import APPLY, SETTINGS, WORKFLOW, Setting, Workflow
 
 pytestmark = [pytest.mark.server, pytest.mark.every_host]
 
@@ -160,7 +160,7 @@ def test_demo_workflow_runs_over_http(workflow: Workflow) -> None:
 
 
 def test_threshold_zero_changes_no_bit(workflow: Workflow) -> None:
-    never = {"residual_diff_threshold": 0.0}
+    never = Setting(APPLY, {"residual_diff_threshold": 0.0})
     full, same = workflow.pair(workflow.prompts[1], 2, CFG, STEPS, never)
     assert same.computed == same.evaluations == STEPS
     assert np.array_equal(full.latent, same.latent)
@@ -168,8 +168,8 @@ def test_threshold_zero_changes_no_bit(workflow: Workflow) -> None:
 
 
 def test_cancel_in_mid_run_leaves_no_trace(server: Server, workflow: Workflow) -> None:
-    prompt, seed = workflow.prompts[2], 3
-    _, before = workflow.pair(prompt, seed, CFG, STEPS, {})
+    prompt, seed, defaults = workflow.prompts[2], 3, Setting(APPLY)
+    _, before = workflow.pair(prompt, seed, CFG, STEPS, defaults)
     long = workflow.filled(prompt, seed + 1, CFG, 10_000)
     baseline = next(key for key in find(long, "KSampler") if key not in workflow.accelerated)
     long[baseline]["inputs"]["steps"] = 1
@@ -179,9 +179,9 @@ def test_cancel_in_mid_run_leaves_no_trace(server: Server, workflow: Workflow) -
     failure = failure_of(server.wait(running, timeout=60))
     assert failure is not None and "cancelled at KSampler" in failure
     # Another seed in between, or the host would give the remembered result.
-    workflow.pair(prompt, seed + 2, CFG, STEPS, {})
-    workflow.pair(prompt, seed, CFG, STEPS, {"max_continuous_cached_steps": 1})
-    full, after = workflow.pair(prompt, seed, CFG, STEPS, {})
+    workflow.pair(prompt, seed + 2, CFG, STEPS, defaults)
+    workflow.pair(prompt, seed, CFG, STEPS, Setting(APPLY, {"max_continuous_cached_steps": 1}))
+    full, after = workflow.pair(prompt, seed, CFG, STEPS, defaults)
     assert np.array_equal(before.latent, after.latent)
     assert (before.computed, before.evaluations) == (after.computed, after.evaluations)
     assert full.computed == STEPS
@@ -202,11 +202,8 @@ def test_bad_input_is_refused_by_name(
 def test_a_graph_with_only_performance_mode_runs(server: Server, workflow: Workflow) -> None:
     """Saved with nothing but its first socket and one choice, as on every pinned host."""
     graph = workflow.filled(workflow.prompts[0], 6, CFG, STEPS)
-    source = graph[workflow.apply]["inputs"]["model"]
-    graph[workflow.apply] = {
-        "class_type": "AccelPerformanceMode",
-        "inputs": {"model": source, "approximation": "balanced"},
-    }
+    graph[workflow.apply] = workflow.node_of(SETTINGS["balanced"])
+    assert len(graph[workflow.apply]["inputs"]) == 2
     outputs = server.run(graph)
     reports = [
         json.loads(output["text"][1])

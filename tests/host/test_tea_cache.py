@@ -12,6 +12,7 @@ import pytest
 import tiny_models as tm
 import torch
 from demo import shapes
+from whole import whole
 
 from comfyui_environment import ROOT
 from dit_acceleration_pack.acceleration.errors import AccelerationError
@@ -49,8 +50,14 @@ def linear_calls(model: Any) -> list[int]:
     return counts
 
 
-@pytest.mark.parametrize("cfg", [1.0, 3.0])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("dtype", "cfg"),
+    [
+        (torch.float32, 3.0),
+        (torch.bfloat16, 1.0),
+        *whole([(torch.float32, 1.0), (torch.bfloat16, 3.0)]),
+    ],
+)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_never_skipping_is_bit_identical(name: str, dtype: torch.dtype, cfg: float) -> None:
     model = tm.make_model(name, dtype)

@@ -5,21 +5,20 @@ pip and the network are faked: a small archive stands for the source distributio
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import comfyui_builder
-import run
+import comfyui_environment
 from comfyui_builder import ROOT, Builder, Host, SetupError, locked, run_with_progress, sha256_of
 from comfyui_environment import (
-    Environment,
     ensure_environment,
     existing_environment,
     is_newer,
@@ -204,11 +203,23 @@ def test_pip_error_is_shown_with_its_purpose(tmp_path: Path) -> None:
 
 
 def test_something_moves_while_a_command_is_silent(tmp_path: Path) -> None:
+    """The command goes on once two signs of life were shown."""
     messages: list[str] = []
-    code = "import time; print('Collecting torch', flush=True); time.sleep(0.5); print('quiet')"
-    status, lines = run_with_progress(
-        [sys.executable, "-c", code], tmp_path / "log", messages.append, heartbeat=0.1
+    seen = tmp_path / "seen"
+
+    def show(message: str) -> None:
+        messages.append(message)
+        if sum(message.startswith("  …") for message in messages) == 2:
+            seen.touch()
+
+    code = (
+        "import pathlib, sys, time\n"
+        "print('Collecting torch', flush=True)\n"
+        "while not pathlib.Path(sys.argv[1]).exists():\n    time.sleep(0.02)\n"
+        "print('quiet')"
     )
+    command = [sys.executable, "-c", code, str(seen)]
+    status, lines = run_with_progress(command, tmp_path / "log", show, heartbeat=0.1)
     assert (status, lines) == (0, ["Collecting torch", "quiet"])
     assert "  Collecting torch" in messages
     assert "  quiet" not in messages
@@ -217,18 +228,25 @@ def test_something_moves_while_a_command_is_silent(tmp_path: Path) -> None:
 
 
 def test_two_setups_follow_each_other(tmp_path: Path) -> None:
-    lock = tmp_path / "setup.lock"
+    """The first one goes on once the second one has said that it waits."""
+    lock, told = tmp_path / "setup.lock", tmp_path / "told"
     code = (
         f"import sys, time; sys.path.append({str(ROOT / 'tests')!r})\n"
         "from comfyui_builder import locked\n"
         f"from pathlib import Path\nwith locked(Path({str(lock)!r})):\n"
-        "    print('held', flush=True); time.sleep(0.7)"
+        "    print('held', flush=True)\n"
+        f"    while not Path({str(told)!r}).exists(): time.sleep(0.02)"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdout.readline() == "held\n"
     messages: list[str] = []
-    with locked(lock, messages.append):
-        assert other.wait(timeout=5) == 0
+
+    def tell(message: str) -> None:
+        messages.append(message)
+        told.touch()
+
+    with locked(lock, tell):
+        assert other.wait(timeout=60) == 0
     assert len(messages) == 1 and messages[0].startswith("Waiting for another set-up")
 
 
@@ -294,25 +312,6 @@ def test_a_newer_comfyui_than_the_pinned_ones_is_known_as_such(version: str, new
     assert title_of("unknown") == "ComfyUI unknown"
 
 
-def test_the_check_on_a_newer_comfyui_says_so_in_its_title(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    made = Environment(Path(sys.executable), tmp_path, "99.0.0", tmp_path)
-    monkeypatch.setattr(run, "ensure_environment", lambda *args, **kwargs: made)
-    monkeypatch.setattr(run.subprocess, "run", lambda *args, **kwargs: Done())
-    monkeypatch.setattr(sys, "argv", ["run.py", "--comfyui", str(tmp_path), "tests/unit"])
-    assert run.main() == 0
-    title = f"pytest on ComfyUI 99.0.0, newer than the newest pinned one, {VERSION}"
-    assert capsys.readouterr().err.count(title) == 2, "above the output and in the list at the end"
-
-
-class Done:
-    """A check that has passed."""
-
-    returncode = 0
-    stdout = ""
-
-
 def test_unpinned_version_names_the_pinned_ones(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"ComfyUI 0\.1 is not pinned here; choose 0\.16\.3, "):
         ensure_environment("0.1", cache=tmp_path)
@@ -327,24 +326,23 @@ def test_links_follow_a_moved_pack(tmp_path: Path) -> None:
     assert (tmp_path / "custom_nodes" / "pack").resolve() == new
 
 
-def test_print_env_is_json_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+def test_the_latest_release_has_an_environment_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Environment(Path("python"), Path("comfyui"), "1.2.3", tmp_path)
-    monkeypatch.setattr(run, "ensure_environment", lambda *args, **kwargs: made)
-    monkeypatch.setattr(sys, "argv", ["run.py", "--print-env"])
-    assert run.main() == 0
-    assert json.loads(capsys.readouterr().out) == {
-        "python": "python",
-        "comfyui": "comfyui",
-        "version": "1.2.3",
-    }
+    made: list[FakeBuilder] = []
 
+    def builder(cache: Path, log: Any, newest: str) -> FakeBuilder:
+        fake = FakeBuilder(cache, make_archive(tmp_path / "served.tar.gz"))
+        fake.newest = newest
+        made.append(fake)
+        return fake
 
-def test_unknown_arguments_go_to_pytest() -> None:
-    options, others = run.parse(["-k", "masks", "--all-hosts", "tests/unit", "-x"])
-    assert others == ["-k", "masks", "tests/unit", "-x"]
-    assert options.all_hosts and not options.lint
+    monkeypatch.setattr(comfyui_environment, "Builder", builder)
+    found = ensure_environment("latest", cache=tmp_path)
+    assert found.comfyui == tmp_path / "latest" / "hosts" / "latest"
+    assert found.python == tmp_path / "latest" / "venv" / "bin" / "python"
+    assert made[0].requirements()[0] == found.comfyui / "requirements.txt"
+    assert made[0].calls == ["download", "install"]
 
 
 def test_requirements_are_the_same_in_both_files() -> None:

@@ -13,7 +13,8 @@ import yaml
 from PIL import Image
 
 import archive
-from comfyui_builder import HOSTS
+import run
+from comfyui_builder import HOSTS, LATEST
 from comfyui_environment import ROOT
 
 if sys.version_info >= (3, 11):
@@ -112,12 +113,38 @@ def test_every_issue_form_asks_for_the_report() -> None:
         assert fields["report"]["validations"]["required"], path.name
 
 
-def test_publishing_checks_first_and_needs_the_owner_s_token() -> None:
-    text = (ROOT / ".github" / "workflows" / "publish.yml").read_text(encoding="utf-8")
+def workflow(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """When a workflow of GitHub runs, and the workflow."""
+    text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
     flow = yaml.safe_load(text)
-    triggers = flow[True]  # YAML 1.1 reads the key `on` as a truth value.
+    return flow[True], flow  # YAML 1.1 reads the key `on` as a truth value.
+
+
+def commands(flow: dict[str, Any]) -> list[str]:
+    """What the job ``check`` of a workflow runs."""
+    return [step["run"] for step in flow["jobs"]["check"]["steps"] if "run" in step]
+
+
+def test_pull_requests_run_the_quick_check() -> None:
+    triggers, flow = workflow("check")
+    assert "pull_request" in triggers and "schedule" not in triggers
+    assert commands(flow) == [".ci/run"]
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("\npython3 tests/run.py\n")
+
+
+def test_the_newest_host_is_tried_every_week() -> None:
+    triggers, flow = workflow("latest")
+    (once,) = triggers["schedule"]
+    assert re.fullmatch(r"\d+ \d+ \* \* \d", once["cron"])
+    (command,) = commands(flow)
+    options, others = run.parse(command.split()[2:])
+    assert options.host_version == LATEST and others == []
+
+
+def test_publishing_checks_first_and_needs_the_owner_s_token() -> None:
+    triggers, flow = workflow("publish")
     assert triggers["push"]["paths"] == ["pyproject.toml"]
-    assert any(step.get("run") == ".ci/run" for step in flow["jobs"]["check"]["steps"])
+    assert commands(flow) == ["python3 tests/run.py --all"]
     publish = flow["jobs"]["publish"]
     assert publish["needs"] == "check" and "github.repository" in publish["if"]
     token = publish["steps"][-1]["with"]["personal_access_token"]

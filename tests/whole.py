@@ -1,0 +1,17 @@
+"""What only the whole check runs, ``tests/run.py --all``: many prompts and further cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def whole(values: Iterable[Any]) -> list[Any]:
+    """Values of a parametrized test that the quick check leaves out; a tuple is several values."""
+    marked = []
+    for value in values:
+        parts = value if isinstance(value, tuple) else (value,)
+        marked.append(pytest.param(*parts, marks=pytest.mark.whole))
+    return marked
