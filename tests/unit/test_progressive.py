@@ -195,7 +195,7 @@ def test_stages_count_their_own_steps() -> None:
     [
         ({"mode": "quick"}, "mode is 'quick': choose one of auto, off, fine"),
         ({"levels": 4}, "levels is 4: it must be 1"),
-        ({"delta": 0.0}, "delta is 0: it must lie between 0 and 1"),
+        ({"delta": 0.0}, "delta is 0: it must lie between 0.001 and 0.5"),
         ({"switch_sigma": 1.0}, "switch_sigma is 1: it must be a share of noise below 1"),
         ({"spectrum": "flux"}, "spectrum is 'flux': choose one of auto, custom"),
         ({"spectrum_A": 0.0}, "spectrum_A is 0 and spectrum_beta"),
