@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 DEFAULT = "default"
 """Origin of a setting that nobody has set."""
@@ -37,27 +37,89 @@ class EvaluationRecord:
     """Sum of estimated changes since the last computed evaluation, where a technique sums."""
 
 
+class Resolved(Protocol):
+    """Where the settings of a node come from, and what there is to say of that."""
+
+    @property
+    def origins(self) -> Mapping[str, str]: ...
+    @property
+    def notices(self) -> Sequence[str]: ...
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What every lever reports of one sampling run."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    """Where each setting comes from: node, file, environment variable or default."""
+    notices: list[str] = field(default_factory=list)
+    outcome: str = "running"
+    """``finished``, ``interrupted`` (error or Cancel), ``running`` or ``switched off``."""
+
+    def notice(self, sentence: str) -> None:
+        """Add a sentence once."""
+        if sentence not in self.notices:
+            self.notices.append(sentence)
+
+    def came_from(self, resolved: Resolved | None) -> None:
+        """Note where the settings come from."""
+        if resolved is not None:
+            self.origins = dict(resolved.origins)
+            for sentence in resolved.notices:
+                self.notice(sentence)
+
+    def took_the_place_of(self, other: str | None) -> None:
+        """Note what the node replaced, if anything."""
+        if other:
+            self.notice(f"this node replaced {other}, set on the same model before it")
+
+    def sentence(self) -> str:
+        """What was gained, or why nothing was, in one sentence."""
+        raise NotImplementedError
+
+    def lines(self) -> list[str]:
+        """What the lever itself tells, for people."""
+        raise NotImplementedError
+
+    def text(self) -> str:
+        """A few lines for people: what the lever tells, what was chosen where, and notes."""
+        lines = self.lines()
+        chosen = [
+            f"{name} {self.settings[name]} ({origin})"
+            for name, origin in self.origins.items()
+            if origin != DEFAULT
+        ]
+        if chosen:
+            lines.append(f"Settings: {', '.join(chosen)}; the rest as by default.")
+        return "\n".join([*lines, *(f"Note: {notice}." for notice in self.notices)])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as JSON-ready data."""
+        return {
+            "settings": self.settings,
+            "origins": self.origins,
+            "outcome": self.outcome,
+            "sentence": self.sentence(),
+            "notices": list(self.notices),
+        }
+
+
 @dataclass
-class RunReport:
+class RunReport(Report):
     """One sampling run of one model."""
 
     technique: str
-    settings: dict[str, Any]
-    origins: dict[str, str] = field(default_factory=dict)
-    """Where each setting comes from: node, file, environment variable or default."""
     family: str = ""
     structure: str = ""
     sampler: str = ""
     steps: int = 0
     evaluations: list[EvaluationRecord] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
     explanation: str = ""
     """Why little was skipped, where that is known."""
     residual_placement: str = ""
     residual_peak_bytes: int = 0
     seconds: float = 0.0
-    outcome: str = "running"
-    """``finished``, ``interrupted`` (error or Cancel), ``running`` or ``switched off``."""
 
     @property
     def computed(self) -> int:
@@ -73,11 +135,6 @@ class RunReport:
     def steps_begun(self) -> int:
         """Number of different steps of the schedule that were evaluated."""
         return len({e.step for e in self.evaluations})
-
-    def notice(self, sentence: str) -> None:
-        """Add a sentence once."""
-        if sentence not in self.notices:
-            self.notices.append(sentence)
 
     def branches(self) -> list[dict[str, Any]]:
         """Evaluations computed and skipped per branch, in order of appearance."""
@@ -115,16 +172,15 @@ class RunReport:
             text += f"; {self.explanation}"
         return text + "."
 
-    def text(self) -> str:
-        """A few lines for people."""
+    def lines(self) -> list[str]:
+        lines = [self.sentence()]
         if self.outcome == SWITCHED_OFF:
-            return self.sentence()
-        lines = [
-            self.sentence(),
+            return lines
+        lines.append(
             f"Model: {self.family or 'unknown'} ({self.structure or 'not accelerated'}); sampler "
             f"{self.sampler}, {self.steps} steps, {len(self.evaluations)} evaluations, "
-            f"{self.seconds:.2f} s ({self.outcome}).",
-        ]
+            f"{self.seconds:.2f} s ({self.outcome})."
+        )
         for branch in self.branches():
             lines.append(
                 f"  {branch['name']}: {branch['computed']} computed, {branch['skipped']} skipped"
@@ -134,16 +190,13 @@ class RunReport:
                 f"Residuals: {self.residual_peak_bytes / 2**20:.1f} MiB at peak, kept on "
                 f"{self.residual_placement}."
             )
-        lines += told_origins(self.settings, self.origins)
-        lines += [f"Note: {notice}." for notice in self.notices]
-        return "\n".join(lines)
+        return lines
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON-ready data."""
         return {
+            **super().as_dict(),
             "technique": self.technique,
-            "settings": self.settings,
-            "origins": self.origins,
             "family": self.family,
             "structure": self.structure,
             "sampler": self.sampler,
@@ -157,21 +210,8 @@ class RunReport:
             "seconds_saved": self.seconds_saved(),
             "residual_placement": self.residual_placement,
             "residual_peak_bytes": self.residual_peak_bytes,
-            "outcome": self.outcome,
-            "sentence": self.sentence(),
-            "notices": list(self.notices),
             "decisions": [asdict(e) for e in self.evaluations],
         }
-
-
-def told_origins(settings: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
-    """A line that says which settings are not the default, and where they come from, if any."""
-    chosen = [
-        f"{name} {settings[name]} ({origin})"
-        for name, origin in origins.items()
-        if origin != DEFAULT
-    ]
-    return [f"Settings: {', '.join(chosen)}; the rest as by default."] if chosen else []
 
 
 def _duration(seconds: float) -> str:

@@ -137,21 +137,8 @@ def measure(dtype: Any, repeats: int) -> list[dict[str, Any]]:
                 row["ratio_to_sdpa"] = base / row["ms"]
             row["quality_class"] = BACKENDS[row["backend"]].quality_class
             rows.append(harness.rounded(row, 6))
-            print(show([row]).splitlines()[-1], flush=True)
+            harness.show(rows[-1])
     return rows
-
-
-def show(rows: list[dict[str, Any]]) -> str:
-    """The rows as text."""
-    lines = []
-    for r in rows:
-        name = f"{r['shape']}: {r['backend']}"
-        if "ms" not in r:
-            lines.append([name, "–", "–", "–", r["reason"]])
-            continue
-        ratio = f"{r['ratio_to_sdpa']:.2f}" if "ratio_to_sdpa" in r else "–"
-        lines.append([name, f"{r['ms']:.2f}", f"{r['tflops']:.0f}", ratio, f"{r['error']:.1e}"])
-    return harness.table(["", "ms", "TFLOP/s", "ratio to sdpa", "error"], lines)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -168,7 +155,6 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         return 2
     torch.cuda.init()
     rows = measure(getattr(torch, options.dtype), options.repeats)
-    print(show(rows))
     data = {
         "environment": harness.describe(environment),
         "capability": list(torch.cuda.get_device_capability()),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness import say
 
 LIMIT_US = 20.0
 BATCH, HEADS, TOKENS, HEAD_SIZE = 1, 2, 8, 16
@@ -127,14 +128,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace, environment: Any) -> int:
     rows = measure(options.rounds, options.calls)
-    columns = ["", "plain µs", "with the node µs", "overhead µs"]
-    lines = []
-    for r in rows:
-        name = f"{r['backend']}, {r['layout']}{', mask' if r['mask'] else ''}"
-        lines.append([name, *(f"{r[key]:.1f}" for key in ("plain_us", "us", "overhead_us"))])
-    print(harness.table(columns, lines), flush=True)
+    harness.show(*rows)
     worst = max(r["overhead_us"] for r in rows)
-    print(f"At most {worst:.1f} µs a call; the limit is {LIMIT_US:g} µs.")
+    say(f"At most {worst:.1f} µs a call; the limit is {LIMIT_US:g} µs.")
     data = {
         "environment": harness.describe(environment),
         "rounds": options.rounds,

@@ -254,50 +254,8 @@ class Session:
 
     def _add(self, row: dict[str, Any]) -> None:
         self.data["rows"].append(row)
-        say(" | ".join(line_of(row)) if "seconds" in row else other_line(row))
+        harness.show(row)
         harness.write(self.options.output, self.data, tell=False)
-
-
-COLUMNS = ["", "cfg", "steps", "computed", "seconds", "speed-up", "ms computed", "ms skipped"]
-COLUMNS += ["peak GiB", "residuals MiB", "as plain"]
-
-
-def line_of(row: dict[str, Any]) -> list[str]:
-    """A measured row as texts."""
-
-    def number(key: str, form: str, unit: float = 1.0) -> str:
-        value = row.get(key)
-        return "–" if value is None else format(value / unit, form)
-
-    likeness = "–"
-    if "identical" in row:
-        likeness = "identical" if row["identical"] else f"{number('psnr', '.1f')} dB"
-    return [
-        f"{row['model']}: {row['setting']}",
-        number("cfg", "g"),
-        number("steps", "g"),
-        f"{row['computed']}/{row['evaluations']}",
-        number("seconds", ".2f"),
-        number("speedup", ".2f"),
-        number("ms_computed", ".1f"),
-        number("ms_skipped", ".1f"),
-        number("peak_bytes", ".1f", 2**30),
-        number("residual_bytes", ".0f", 2**20),
-        likeness,
-    ]
-
-
-def other_line(row: dict[str, Any]) -> str:
-    """A row that is no timed run: the reason of a failed one, or counts."""
-    if "reason" in row:
-        return f"{row['model']}: {row['setting']}: {row['reason']}"
-    return full_size_profile.text(row)
-
-
-def show(found: list[dict[str, Any]]) -> None:
-    """Print what there is."""
-    print(harness.table(COLUMNS, [line_of(row) for row in found if "seconds" in row]))
-    print("\n".join(other_line(row) for row in found if "seconds" not in row), flush=True)
 
 
 def show_plan(options: argparse.Namespace) -> None:
@@ -367,7 +325,6 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         say("The device was lost; another process goes on with the next row.")
         again = [a for a in sys.argv if a != "--resume"]
         os.execv(sys.executable, [sys.executable, *again, "--resume"])
-    show(data["rows"])
     for late in session.late:
         print(f"No time for {late}")
     say(f"Wrote {options.output}")

@@ -64,12 +64,3 @@ def measure(full: Any) -> dict[str, Any]:
         found[name]["evaluations"] = evaluations
         found[name]["computed"] = report.computed if report else STEPS
     return found
-
-
-def text(row: dict[str, Any]) -> str:
-    """The row as lines."""
-    lines = [f"{row['model']}: events an evaluation"]
-    for name in VARIANTS:
-        events = ", ".join(f"{kind} {row[name][kind]:g}" for kind in KINDS)
-        lines.append(f"  {name} ({row[name]['computed']}/{row[name]['evaluations']}): {events}")
-    return "\n".join(lines)

@@ -14,21 +14,18 @@ import math
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+
+from turns import Laps, Sample, synchronize
 
 from comfyui_environment import (
     ROOT,
@@ -98,78 +95,6 @@ def load_file(name: str, path: Path, package: Path | None = None) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One sampling run: its latent ``[1, C, H, W]`` and the seconds of the whole run."""
-
-    latent: torch.Tensor
-    seconds: float
-    evaluations: int
-    """Calls of the model, accelerated or not."""
-    laps: tuple[float, ...] = ()
-    """The same seconds step by step, of the samplers that tell of each."""
-
-
-class Laps:
-    """A sampler's callback that stops the time of every step, less what comes between steps."""
-
-    def __init__(self, between: Callable[[], None]) -> None:
-        self._between = between
-        self._taken: list[float] = []
-        self._since = time.perf_counter()
-
-    def __call__(self, *_: Any) -> None:
-        synchronize()
-        self._taken.append(time.perf_counter() - self._since)
-        self._between()
-        self._since = time.perf_counter()
-
-    def taken(self) -> tuple[float, ...]:
-        """Seconds of each step, and of what came after the last callback."""
-        return (*self._taken, time.perf_counter() - self._since)
-
-
-def typical(samples: Sequence[Sample]) -> float:
-    """Seconds of a run whose every step takes the median of these runs.
-
-    The runs must compute in the same steps, as those of one prompt and seed do.
-    """
-    return sum(map(statistics.median, zip(*(sample.laps for sample in samples), strict=True)))
-
-
-def in_turns(demos: Sequence[Demo], runs: Sequence[Callable[[], Sample]]) -> list[Sample]:
-    """Sample with several demos at once, which take turns after every step.
-
-    Shared machines are slower or faster by a tenth for seconds at a time; what differs by less is
-    told apart only where it is timed at the same moment. Each run needs a demo of its own.
-    """
-    order = deque(range(len(runs)))
-    changed = threading.Condition()
-
-    def wait(me: int) -> None:
-        changed.wait_for(lambda: order[0] == me)
-
-    def pass_on(me: int) -> None:
-        with changed:
-            order.rotate(-1)
-            changed.notify_all()
-            wait(me)
-
-    def one(me: int) -> Sample:
-        demos[me].between_steps = lambda: pass_on(me)
-        with changed:
-            wait(me)
-        try:
-            return runs[me]()
-        finally:
-            with changed:
-                order.popleft()
-                changed.notify_all()
-
-    with ThreadPoolExecutor(len(runs)) as pool:
-        return list(pool.map(one, range(len(runs))))
 
 
 class Demo:
@@ -252,37 +177,6 @@ class Demo:
         return picture[0].movedim(0, -1).numpy()
 
 
-Run = Callable[[int], Sample]
-"""Samples something; takes the number of the round, which chooses prompt and seed."""
-
-
-def in_rounds(
-    full: Run, others: Sequence[Run], rounds: int, together: int = 2
-) -> list[list[tuple[Sample, Sample]]]:
-    """Of each other run pairs with the full run just before or after it, one pair a round.
-
-    ``together`` runs share a full one. It comes first, in the middle, last, … of them.
-    """
-    pairs: list[list[tuple[Sample, Sample]]] = [[] for _ in others]
-    for index in range(rounds):
-        for begin in range(0, len(others), together):
-            chunk = list(range(begin, min(begin + together, len(others))))
-            place = index % (len(chunk) + 1)
-            order = [*chunk[:place], None, *chunk[place:]]
-            samples = {i: (full if i is None else others[i])(index) for i in order}
-            for i in chunk:
-                pairs[i].append((samples[None], samples[i]))
-    return pairs
-
-
-def speed_of(pairs: Sequence[tuple[Sample, Sample]]) -> dict[str, float]:
-    """``seconds``, the median of the accelerated runs, and ``speedup``, that of the ratios."""
-    return {
-        "seconds": statistics.median(quick.seconds for _, quick in pairs),
-        "speedup": statistics.median(full.seconds / quick.seconds for full, quick in pairs),
-    }
-
-
 def accelerate(model: Any, **settings: Any) -> Any:
     """The model behind Apply Cache-DiT with these settings."""
     from dit_acceleration_pack.acceleration import host
@@ -299,14 +193,6 @@ def report_of(model: Any) -> Any:
     report = host.last_report(model)
     assert report is not None
     return report
-
-
-def synchronize() -> None:
-    """Wait for queued work, so that clocks see it."""
-    import torch
-
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 def psnr(reference: torch.Tensor, other: torch.Tensor) -> float:
@@ -415,13 +301,7 @@ def rounded(row: Mapping[str, Any], digits: int = 4) -> dict[str, Any]:
     return {k: round(v, digits) if isinstance(v, float) else v for k, v in row.items()}
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned text, the first column to the left and the others to the right."""
-    cells = [list(columns), *[list(row) for row in rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-
-    def line(row: Sequence[str]) -> str:
-        rest = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        return "  ".join([row[0].ljust(widths[0]), *rest])
-
-    return "\n".join(line(row) for row in cells)
+def show(*rows: Mapping[str, Any]) -> None:
+    """Print rows of results as they are written, one a line."""
+    for row in rows:
+        say(json.dumps(row))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import say
 
 FORECASTS: dict[str, dict[str, Any]] = {
     "none": {"calibrator": "none"},
@@ -58,7 +57,7 @@ def measure(
             ),
         }
         rows.append(harness.rounded(row, 2))
-        say(str(rows[-1]))
+        harness.show(rows[-1])
     return rows
 
 

@@ -146,17 +146,6 @@ def check(watched: Variant, skipping: Mapping[str, Variant], steps: int) -> None
         assert report.skipped == steps - 1, f"{name}: {report.sentence()}"
 
 
-def show(rows: list[dict[str, Any]]) -> str:
-    """The rows as text."""
-    columns = ["", "cfg", "full ms", "ms", "compared ms", "extra, % of full"]
-    lines = []
-    for r in rows:
-        name = f"{r['kind']}: {r['settings']}"
-        numbers = [f"{r[key]:.2f}" for key in ("full_ms", "ms", "compared_ms")]
-        lines.append([name, f"{r['cfg']:g}", *numbers, f"{100 * r['extra_share_of_full']:+.1f}"])
-    return harness.table(columns, lines)
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=40, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=9, help="evaluations a run: %(default)s")
@@ -169,13 +158,13 @@ def main(options: argparse.Namespace, environment: Any) -> int:
     rows: list[dict[str, Any]] = []
     for cfg in options.cfg:
         rows += measure(demo, cfg, options.steps, options.rounds)
-    print(show(rows), flush=True)
     data = {
         "environment": harness.describe(environment),
         "rounds": options.rounds,
         "evaluations_a_run": options.steps,
         "rows": rows,
     }
+    harness.show(*rows)
     harness.write(options.output, data)
     return 0
 

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness
+import turns
 import video
-from harness import Sample, say
+from harness import Sample
 
 if TYPE_CHECKING:
     import torch
@@ -121,9 +122,9 @@ class Bench:
         firsts: dict[str, torch.Tensor] = {}
         for mode in modes:
             timed = self.timed(mode, steps, cfg, rounds)
-            full = harness.typical(timed.pop(FULL))
+            full = turns.typical(timed.pop(FULL))
             for preset, samples in timed.items():
-                seconds, row = harness.typical(samples), found[preset]
+                seconds, row = turns.typical(samples), found[preset]
                 first = firsts.setdefault(preset, samples[0].latent)
                 near = min(harness.psnr(first, sample.latent) for sample in samples)
                 row["seconds"][mode] = round(seconds, 4)
@@ -148,7 +149,7 @@ class Bench:
         found: dict[str, list[Sample]] = {name: [] for name in names}
         for index in range(rounds):
             order = list(range(len(runs)))[:: -1 if index % 2 else 1]
-            samples = harness.in_turns([demos[i] for i in order], [runs[i] for i in order])
+            samples = turns.in_turns([demos[i] for i in order], [runs[i] for i in order])
             for i, sample in zip(order, samples, strict=True):
                 found[names[i]].append(sample)
         return found
@@ -212,13 +213,13 @@ def measure(
         if not known:
             rows.append(row)
         here.append(row)
-        say(json.dumps(row))
+        harness.show(row)
     known = {mode for mode in MODES if all(mode in row.get("speedup", ()) for row in here)}
     if options.part != "quality" and not known.issuperset(options.modes):
         timed = bench.speeds(steps, cfg, options.rounds, options.modes)
         for row in here:
             row |= timed[row["approximation"]]
-            say(json.dumps(row))
+            harness.show(row)
 
 
 def place(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -104,17 +104,6 @@ def idle_ranges() -> float:
     return 1000 * seconds * RANGES_AN_EVALUATION
 
 
-def show(rows: list[dict[str, Any]]) -> str:
-    """The rows as text."""
-    columns = ["", "cfg", "plain ms", "ms", "ratio", "middle half"]
-    lines = []
-    for r in rows:
-        spread = f"{r['ratio_low']:.3f} to {r['ratio_high']:.3f}"
-        times = [f"{r[key]:.2f}" for key in ("plain_ms", "ms")]
-        lines.append([r["variant"], f"{r['cfg']:g}", *times, f"{r['ratio']:.3f}", spread])
-    return harness.table(columns, lines)
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=20, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=9, help="evaluations a run: %(default)s")
@@ -131,7 +120,7 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         folder_paths.set_output_directory(folder)  # Traces are of no use afterwards.
         for cfg in options.cfg:
             rows += measure(demo, cfg, options.steps, options.rounds)
-    print(show(rows), flush=True)
+    harness.show(*rows)
     data = {
         "environment": harness.describe(environment),
         "rounds": options.rounds,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import say
+import turns
 
 FIRST_SEED = 1000
 PLAIN, DEFAULT = "plain", "R 0.24 MC 3"
@@ -146,7 +146,7 @@ class Bench:
     ) -> list[dict[str, float]]:
         """Times of every setting, in pairs with the full run."""
 
-        def run_of(model: Any, steps: int) -> harness.Run:
+        def run_of(model: Any, steps: int) -> turns.Run:
             def run(index: int) -> harness.Sample:
                 which = self.runs[index % len(self.runs)]
                 return self.demo.sample(model, *which, cfg, steps, sampler)
@@ -155,8 +155,8 @@ class Bench:
 
         full = run_of(self.demo.model, self.steps)
         others = [run_of(self.accelerated(s), s.steps or self.steps) for s in settings]
-        pairs = harness.in_rounds(full, others, self.pairs)
-        return [harness.rounded(harness.speed_of(each)) for each in pairs]
+        pairs = turns.in_rounds(full, others, self.pairs)
+        return [harness.rounded(turns.speed_of(each)) for each in pairs]
 
     def accelerated(self, setting: Setting) -> Any:
         """The model that a setting samples with."""
@@ -173,19 +173,6 @@ class Bench:
 
     def similarity(self, full: harness.Sample, other: harness.Sample) -> float:
         return harness.ssim(self.demo.picture(full.latent), self.demo.picture(other.latent))
-
-
-def show(row: Mapping[str, Any]) -> str:
-    """One row as text."""
-    name = row["decision"]
-    if not name.startswith(PLAIN):
-        name += f", {row['forecast']}"
-    times = f"{row['seconds']:7.3f} s {row['speedup']:5.2f}x " if "speedup" in row else ""
-    return (
-        f"{row['sampler']:<16} {row['cfg']:3g} {name:<32} "
-        f"{row['computed']:5.1f} of {row['evaluations']:3g} "
-        f"{times}{row['psnr']:6.1f} dB {row['ssim']:.4f}"
-    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -271,7 +258,7 @@ def measure_all(
             for setting in chosen([*here().values()], options.only):
                 if bool(setting.steps) == plain and key(setting) not in here():
                     rows.append(bench.quality(setting, sampler, cfg))
-                    say(show(rows[-1]))
+                    harness.show(rows[-1])
     if options.part != "quality":
         found = here()
         settings = [s for s in chosen([*found.values()], options.only) if key(s) in found]
@@ -279,7 +266,7 @@ def measure_all(
             settings = [s for s in settings if "speedup" not in found[key(s)]]
         for setting, times in zip(settings, bench.speeds(settings, sampler, cfg), strict=True):
             found[key(setting)].update(times)
-            say(show(found[key(setting)]))
+            harness.show(found[key(setting)])
 
 
 if __name__ == "__main__":

@@ -26,8 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import say
-from readme_table import rivals_of
 
 FIRST_SEED = 1000
 TARGETS = (1.5, 2.0, 2.5, 3.0)
@@ -220,6 +218,18 @@ def finalists(rows: list[Row], most: int) -> list[str]:
     return ["target", *dict.fromkeys(f"{other['kind']} {other['name']}" for other in others)]
 
 
+def rivals_of(row: Row, rows: list[Row]) -> list[Row]:
+    """What other ways reach with at most one evaluation more, the nearest picture first."""
+    same = [
+        other
+        for other in rows
+        if all(other[key] == row[key] for key in ("steps", "sampler"))
+        and other["kind"] != "target"
+        and other["computed"] <= row["computed"] + 1
+    ]
+    return sorted(same, key=lambda other: -other["psnr"])
+
+
 def full_name(way: Way) -> str:
     return f"{way.kind} {way.name}"
 
@@ -270,7 +280,7 @@ def measure_here(
         for way in every_way(data, schedule, names):
             if not is_known(data, schedule, full_name(way), options):
                 row = bench.measure(way, *schedule)
-                say(json.dumps(row))
+                harness.show(row)
                 take(data, [row], options)
 
 

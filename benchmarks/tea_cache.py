@@ -74,7 +74,7 @@ def measure(bench: TeaCacheBench, cfg: float, only: str, timed: str) -> list[dic
         if fnmatch.fnmatch(setting.name, timed):
             row |= bench.speeds([setting], "euler", cfg)[0]
         rows.append(row)
-        say(quality.show(row))
+        harness.show(row)
 
     for setting in settings_for(bench.calibration):
         if fnmatch.fnmatch(setting.name, only):

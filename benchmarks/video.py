@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import ROOT, Sample, say
+from harness import ROOT, Sample
 
 DEMO = ROOT / "workflows" / "demo"
 MODEL = DEMO / "models" / "dit_accel_demo_wan.safetensors"
@@ -222,17 +222,6 @@ def plain_psnr(rows: Sequence[Mapping[str, Any]], computed: float) -> float | No
     return None
 
 
-def show(row: Mapping[str, Any]) -> str:
-    """One row as text."""
-    name = f"{row['technique']} {row['decision']}, {row['forecast']}"
-    plain = "" if row.get("plain_psnr") is None else f" (plain {row['plain_psnr']:.1f})"
-    times = f" {row['seconds']:6.3f} s {row['speedup']:5.2f}x" if "speedup" in row else ""
-    return (
-        f"{row['graph']:<12} {row['cfg']:3g} {name:<44} {row['computed']:5.1f} of {STEPS}"
-        f"{times} {row['psnr']:6.1f} dB{plain}"
-    )
-
-
 def measure(
     bench: Bench,
     settings: Sequence[Setting],
@@ -254,7 +243,7 @@ def measure(
             rows.append(row)
         if options.part != "quality" and setting.forecast == TIMED:
             row |= bench.speed(setting, graph, cfg, options.pairs)
-        say(show(row))
+        harness.show(row)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -103,7 +103,9 @@ class CalibrateTeaCache(io.ComfyNode):
 
 def _cache_dit_diffs(model: Any, sampling: dict[str, Any]) -> list[float]:
     """Changes of the first block's residual from step to step."""
-    watched = host.attach(model, CacheDiT(CacheDiTSettings(residual_diff_threshold=NEVER)))
+    technique = CacheDiT(CacheDiTSettings(residual_diff_threshold=NEVER))
+    technique.changes_pictures = False  # nothing changes so little that it would be skipped
+    watched = host.attach(model, technique)
     host.sample(watched, **sampling)
     report = host.last_report(watched)
     return [e.diff for e in report.evaluations if e.diff is not None] if report else []

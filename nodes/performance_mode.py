@@ -7,10 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..acceleration import host
-from ..acceleration.performance import APPROXIMATIONS, MODES, PerformanceSettings
-from ..acceleration.performance.settings import MOST
+from ..acceleration.performance import PerformanceSettings
 from ..acceleration.settings.environment import settings_for
-from .shared_inputs import config_input, node_id
+from .shared_inputs import node_id, setting_inputs
 
 
 class PerformanceMode(io.ComfyNode):
@@ -18,7 +17,6 @@ class PerformanceMode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        default = PerformanceSettings()
         return io.Schema(
             node_id="AccelPerformanceMode",
             display_name="Performance Mode",
@@ -31,38 +29,7 @@ class PerformanceMode(io.ComfyNode):
             search_aliases=["speed", "fast", "accelerate", "turbo", "cache", "preset"],
             inputs=[
                 io.Model.Input("model", tooltip="A diffusion transformer such as FLUX or Wan."),
-                io.Combo.Input(
-                    "mode",
-                    optional=True,
-                    options=list(MODES),
-                    default=default.mode,
-                    tooltip="Weights and kernels; the picture stays. auto: decides by the free "
-                    "memory. speed: all weights on the GPU, the fastest exact attention kernel. "
-                    "memory: weights are streamed, slower and small. manual: touches nothing. "
-                    "Leave auto unless you know better.",
-                ),
-                io.Combo.Input(
-                    "approximation",
-                    optional=True,
-                    options=list(APPROXIMATIONS),
-                    default=default.approximation,
-                    tooltip="How much of the picture may be given for speed. off: nothing. "
-                    "quality: about 1.5 times as fast, hardly to be seen. balanced: 2 times. fast: "
-                    "2.5 times. ultra: 3 times, for drafts. target: what target_speedup says. "
-                    "Models of fewer than 8 steps are left alone.",
-                ),
-                io.Float.Input(
-                    "target_speedup",
-                    optional=True,
-                    default=default.target_speedup,
-                    min=1.0,
-                    max=MOST,
-                    step=0.1,
-                    tooltip="With approximation target: how many times faster sampling shall be. "
-                    "Higher is faster and less faithful; 1 skips nothing. No threshold to guess: "
-                    "the number of computed evaluations follows from it.",
-                ),
-                config_input(),
+                *setting_inputs(PerformanceSettings),
             ],
             outputs=[io.Model.Output(tooltip="The same model, sampling in this mode.")],
             hidden=[io.Hidden.unique_id],

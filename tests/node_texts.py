@@ -1,13 +1,15 @@
 """The texts of our nodes as the page shows them, per language, in ``locales/<language>``.
 
-English comes from the schemas: ``python3 tests/node_texts.py`` writes it. The other languages are
-written by people; the script tells what is missing in them and what no longer belongs there.
+English comes from the schemas: ``python3 tests/node_texts.py`` writes it, and with it the list of
+inputs on every help page that has the markers of one. The other languages are written by people;
+the script tells what is missing in them and what no longer belongs there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ LANGUAGES = ("en", "zh", "ja")
 OF_THE_MACHINE = ("AccelAttentionBackend.inputs.backend.tooltip",)
 # The page's message format gives these a meaning, so a text with one of them is mangled.
 SPECIAL = "{}@$|"
+
+PAGES = ROOT / "web" / "docs"
+LIST = re.compile(r"(<!-- inputs -->\n).*?(<!-- /inputs -->)", re.DOTALL)
 
 Texts = dict[str, Any]
 
@@ -109,13 +114,40 @@ def as_json(texts: Texts) -> str:
     return json.dumps(texts, ensure_ascii=False, indent=2) + "\n"
 
 
+def page(text: str, info: Mapping[str, Any]) -> str:
+    """A help page with its list of inputs as the schema has them."""
+    lines = ["| input | default | what it does |", "| --- | --- | --- |"]
+    for name, spec in inputs_of(info):
+        options = options_of(spec)
+        # What follows on further lines tells what this machine has.
+        told = options["tooltip"].partition("\n")[0]
+        default = options.get("default", "")
+        if isinstance(default, bool):
+            default = "on" if default else "off"
+        elif isinstance(default, float):
+            default = f"{default:g}"
+        elif default == "" and "default" in options:
+            default = "empty"
+        lines.append(f"| `{name}` | {default} | {told} |")
+    return LIST.sub(lambda found: f"{found[1]}{chr(10).join(lines)}\n{found[2]}", text)
+
+
+def pages(info: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Every help page with the text that it should have."""
+    for path in sorted(PAGES.glob("*.md")):
+        yield path, page(path.read_text(encoding="utf-8"), info[path.stem])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Writes the English texts of the nodes.")
     add_arguments(parser)
     chosen = parser.parse_args()
     environment = ensure_environment(chosen.host_version, chosen.comfyui, chosen.python)
     with Server(environment) as server:
-        texts = english(server.object_info())
+        info = server.object_info()
+    texts = english(info)
+    for path, text in pages(info):
+        path.write_text(text, encoding="utf-8")
     file_of("en").parent.mkdir(parents=True, exist_ok=True)
     file_of("en").write_text(english_file(texts), encoding="utf-8")
     wanted = set(leaves(texts))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .registry import (
     BACKENDS,
     CHOICES,
+    FORMER,
     Availability,
     available_backends,
     class_of,
@@ -21,6 +22,7 @@ from .settings import AttentionSettings
 __all__ = [
     "BACKENDS",
     "CHOICES",
+    "FORMER",
     "AttentionReport",
     "AttentionRun",
     "AttentionSettings",

@@ -60,6 +60,10 @@ class Backend:
     """Whether auto times it."""
     tolerance: float | None = None
     """Largest relative error (L2) of a working kernel; None takes the dtype's own."""
+    experimental: bool = False
+    """Measured on no GPU by this pack (``benchmarks/results``); said wherever it is named."""
+    formerly: tuple[str, ...] = ()
+    """Names that older versions offered and that mean this one now."""
     order: int = field(default=100, compare=False)
     """Place in the node's list."""
     limits_elsewhere: Mapping[str, Limits] = field(default_factory=dict, compare=False)

@@ -34,3 +34,8 @@ def facts_of(device: torch.device) -> DeviceFacts:
             return DeviceFacts("rocm", name)
         return DeviceFacts("cuda", name, torch.cuda.get_device_capability(device))
     return DeviceFacts(device.type, device.type)
+
+
+def is_capturing(device: torch.device) -> bool:
+    """Whether what a device is given is recorded as a CUDA graph just now, instead of done."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()

@@ -125,7 +125,7 @@ class Planner:
         AccelerationError
             When the chosen backend cannot take it and ``on_unsupported`` is ``error``.
         """
-        wanted = self._settings.backend
+        wanted = self._settings.kernel
         if wanted == DEFAULT:
             return Plan()
         call, why_not = shape_of(a, asked.kwargs)
@@ -164,7 +164,7 @@ class Planner:
         AccelerationError
             When it does not work here and ``on_unsupported`` is ``error``.
         """
-        backend = BACKENDS.get(self._settings.backend)
+        backend = BACKENDS.get(self._settings.kernel)
         if backend is None:
             return
         dtypes = backend.limits_on(facts_of(device)).dtypes

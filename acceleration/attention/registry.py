@@ -29,6 +29,11 @@ BACKENDS: dict[str, Backend] = _load()
 CHOICES: tuple[str, ...] = (AUTO, DEFAULT, *BACKENDS)
 """Values of the node's list. They stay, whatever is installed, so that saved workflows do."""
 
+FORMER: dict[str, str] = {old: b.name for b in BACKENDS.values() for old in b.formerly}
+"""Values of older versions, and what they mean now. Workflows and files may still have them."""
+
+EXPERIMENTAL = "experimental: not yet measured on a GPU by this pack"
+
 
 @dataclass(frozen=True)
 class Availability:
@@ -60,7 +65,8 @@ def missing(backend: Backend) -> str:
 
 
 def class_of(choice: str, allow_low_precision: bool = False) -> str:
-    """The class a choice of the node's list belongs to."""
+    """The class a choice of the node's list belongs to, or one of an older version's."""
+    choice = FORMER.get(choice, choice)
     if choice == AUTO:
         return "quality-tradeoff" if allow_low_precision else "output-preserving"
     return BACKENDS[choice].quality_class if choice in BACKENDS else "as the host is set up"
@@ -73,8 +79,10 @@ def describe_choices() -> str:
         "default: ComfyUI's own choice, only counted",
     ]
     for found in available_backends():
-        line = f"{found.name}: {BACKENDS[found.name].title} ({found.quality_class})"
+        backend = BACKENDS[found.name]
+        told = "; ".join([found.quality_class, *[EXPERIMENTAL] * backend.experimental])
+        line = f"{found.name}: {backend.title} ({told})"
         if not found.available:
-            line += f" - not installed: {BACKENDS[found.name].install}"
+            line += f" - not installed: {backend.install}"
         lines.append(line)
     return "\n".join(lines)

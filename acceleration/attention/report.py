@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..report import told_origins
+from ..report import Report
 from .registry import AUTO, DEFAULT, class_of
 
 
@@ -22,12 +22,9 @@ class Row:
 
 
 @dataclass
-class AttentionReport:
+class AttentionReport(Report):
     """One sampling run under one Attention Backend node."""
 
-    settings: dict[str, Any]
-    origins: dict[str, str] = field(default_factory=dict)
-    """Where each setting comes from: node, file, environment variable or default."""
     host_function: str = ""
     """Name of the host's own attention function, as its calls brought it."""
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -36,11 +33,9 @@ class AttentionReport:
     """What auto chose, by device and class of calls, with the times."""
     probes: dict[str, str] = field(default_factory=dict)
     """What trying a backend brought: its error, or why it cannot be used."""
-    notices: list[str] = field(default_factory=list)
     failed: str = ""
     """What went wrong in this pack itself, the first time; empty when nothing did."""
     seconds: float = 0.0
-    outcome: str = "running"
 
     @property
     def backend(self) -> str:
@@ -64,11 +59,6 @@ class AttentionReport:
         if "quality-tradeoff" in ran:
             return "quality-tradeoff"
         return "output-preserving" if ran else class_of(self.backend)
-
-    def notice(self, sentence: str) -> None:
-        """Add a sentence once."""
-        if sentence not in self.notices:
-            self.notices.append(sentence)
 
     def fault(self, problem: Exception) -> None:
         """Say that something went wrong in this pack itself; the first time does."""
@@ -108,21 +98,16 @@ class AttentionReport:
     def _named(self, backend: str) -> str:
         return f"{DEFAULT} ({self.host_function})" if backend == DEFAULT else backend
 
-    def text(self) -> str:
-        """A few lines for people."""
+    def lines(self) -> list[str]:
         lines = [self.sentence()]
         if self.backend == AUTO:
             lines += [f"  {kind}: {choice}" for kind, choice in self.choices.items()]
-        lines += [f"  {name} {reason}" for name, reason in self.probes.items()]
-        lines += told_origins(self.settings, self.origins)
-        lines += [f"Note: {notice}." for notice in self.notices]
-        return "\n".join(lines)
+        return lines + [f"  {name} {reason}" for name, reason in self.probes.items()]
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON-ready data."""
         return {
-            "settings": self.settings,
-            "origins": self.origins,
+            **super().as_dict(),
             "backend": self.backend,
             "quality_class": self.quality_class,
             "host_function": self.host_function,
@@ -131,7 +116,4 @@ class AttentionReport:
             "choices": dict(self.choices),
             "probes": dict(self.probes),
             "seconds": self.seconds,
-            "outcome": self.outcome,
-            "sentence": self.sentence(),
-            "notices": list(self.notices),
         }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -12,13 +14,19 @@ import torch
 from ..errors import AccelerationError
 from ..lack_of_memory import can_be_freed, is_out_of_memory
 from .call import Arguments
+from .device import is_capturing
 from .planner import DeviceState, Host, HostCall, Plan, Planner
 from .race import Memory
+from .registry import BACKENDS, EXPERIMENTAL
 from .report import AttentionReport
 from .settings import AttentionSettings
 
 FAILED = "this node failed on it"
 """The reason of calls in which something went wrong in this pack; the report says what."""
+CAPTURED = (
+    "ComfyUI records this block as a CUDA graph, in which a kernel would stay after this run; "
+    "start ComfyUI with --disable-cuda-graphs to choose one"
+)
 
 
 class AttentionRun:
@@ -32,6 +40,8 @@ class AttentionRun:
         An override that was there before; it takes the host's place where we do not act.
     memory
         Choices of earlier runs, read and added to.
+    outliving
+        Opens the context in which tensors are made that the network itself does not make.
     """
 
     def __init__(
@@ -39,12 +49,14 @@ class AttentionRun:
         settings: AttentionSettings,
         previous: Host | None = None,
         memory: Memory | None = None,
+        outliving: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.settings = settings
-        self.report = AttentionReport(asdict(settings))
+        self.report = AttentionReport(settings=asdict(settings))
         self.memory: Memory = {} if memory is None else memory
         self._planner = Planner(settings, self.report, self.memory, previous is None)
         self.previous = previous
+        self._outliving = outliving
         self.closed = False
         """Whether the run is over; a call that comes late is the host's and is not counted."""
         self.given_up = False
@@ -53,6 +65,11 @@ class AttentionRun:
         self._lock = threading.Lock()
         self._began = time.perf_counter()
         self._picky = not settings.all_blocks or settings.attention_kind != "all"
+        if settings.kernel != settings.backend:
+            self.report.notice(
+                f"{settings.backend} is a choice of older versions; {settings.kernel} takes its "
+                "place"
+            )
         if previous is not None:
             name = getattr(previous, "__qualname__", type(previous).__qualname__)
             self.report.notice(
@@ -125,6 +142,9 @@ class AttentionRun:
         if left:
             self._pass(state, left)
             return None
+        if is_capturing(a.q.device):
+            self._pass(state, CAPTURED)
+            return None
         key = a.signature(kwargs)
         plan = state.plans.get(key)
         if plan is None:
@@ -145,9 +165,15 @@ class AttentionRun:
         return None
 
     def _plan(self, state: DeviceState, a: Arguments, asked: HostCall) -> Plan:
-        """A plan; where making one goes wrong, that calls like this one are the host's."""
+        """A plan; where making one goes wrong, that calls like this one are the host's.
+
+        It tries kernels and races them. A host that records what a network allocates must not see
+        that: it happens in one evaluation only, and what kernels keep from their first call on
+        (workspaces) outlives the recorded part.
+        """
         try:
-            return self._planner.plan(state, a, asked)
+            with self._outliving():
+                return self._planner.plan(state, a, asked)
         except Exception as problem:
             if self._must_pass(problem):
                 raise
@@ -215,5 +241,8 @@ class AttentionRun:
             for plan in plans:
                 if plan.calls:
                     report.counts[plan.name, plan.reason] += plan.calls
+        for name in dict.fromkeys(name for name, _ in report.counts):
+            if name in BACKENDS and BACKENDS[name].experimental:
+                report.notice(f"{name} is {EXPERIMENTAL}")
         self._devices.clear()
         return report

@@ -222,6 +222,10 @@ class CacheDiTPreset(NamedTuple):
 GENERAL_PRESET = CacheDiTPreset("every model", {}, "SGLang-Diffusion's defaults")
 
 
+PICTURE_GB, VIDEO_GB = 45.0, 120.0
+"""Free memory in GB from which SGLang-Diffusion keeps a transformer it knows nothing else of."""
+
+
 @dataclass(frozen=True)
 class Family:
     """One family of diffusion transformers.
@@ -244,7 +248,7 @@ class Family:
     refused
         Why this family cannot be cached at all, or empty.
     models
-        What people call the models of this family, for the table in the README.
+        What people call the models of this family, for the table in ``docs/models.md``.
     side
         Blocks beside the main ones.
     parts
@@ -261,7 +265,13 @@ class Family:
         own and take the general defaults.
     resident_from_gb
         Free memory in GB from which SGLang-Diffusion's automatic mode keeps the transformer on the
-        device; 0 takes its general figures, 45 for pictures and 120 for video.
+        device; 0 takes its general figures, ``PICTURE_GB`` and ``VIDEO_GB``.
+    two_experts
+        Whether checkpoints may come in pairs, one for high and one for low noise, of which the
+        second samples the second part of a schedule.
+    packed_latents
+        Whether a place of the latent is a token as it is, so that the network, whose ``patch_size``
+        is not asked, cuts no patches out of it.
     """
 
     name: str
@@ -279,11 +289,13 @@ class Family:
     choose_fit: Callable[[Any], str | None] | None = None
     cache_dit: tuple[CacheDiTPreset, ...] = (GENERAL_PRESET,)
     resident_from_gb: float = 0.0
+    two_experts: bool = False
+    packed_latents: bool = False
 
     @property
     def resident_gb(self) -> float:
         """Free memory in GB from which the transformer stays on the device."""
-        return self.resident_from_gb or (120.0 if self.is_video else 45.0)
+        return self.resident_from_gb or (VIDEO_GB if self.is_video else PICTURE_GB)
 
     @property
     def in_place(self) -> bool:

@@ -17,6 +17,7 @@ FAMILY = Family(
     ),
     results=(IMAGE, AUDIO),
     is_video=True,
+    packed_latents=True,
     parts=(LatentPart("picture"), LatentPart("sound")),
     resident_from_gb=70.0,
     models="LTX-2, LTX-2.3",

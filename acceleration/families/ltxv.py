@@ -7,6 +7,7 @@ FAMILY = Family(
     classes=("comfy.ldm.lightricks.model.LTXVModel",),
     stacks=(BlockStack("transformer_blocks", {IMAGE: Arg("x", 0)}, (IMAGE,), in_place=True),),
     is_video=True,
+    packed_latents=True,
     models="LTX-Video 0.9 to 0.9.8",
     tap=Tap("attn1"),
     fits=(

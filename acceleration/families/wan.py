@@ -31,6 +31,7 @@ FAMILY = Family(
     stacks=WAN_STACKS,
     is_video=True,
     resident_from_gb=60.0,
+    two_experts=True,
     models="Wan 2.1 T2V, I2V, FLF2V, Camera, Fun, HuMo, SCAIL; Wan 2.2 5B, 14B, S2V, Animate",
     tap=EMBEDDING,
     fits=(

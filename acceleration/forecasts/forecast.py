@@ -195,9 +195,13 @@ class Forecast:
         size: torch.Tensor | float = 0.0
         for name, value in sample.items():
             known = [entry.sample[name].float() for entry in self._history]
+            shape = (-1,) + (1,) * (value.ndim - 1)
             forecast = torch.zeros_like(known[-1])
             for k, weight in enumerate(weights):
-                forecast = _plus(forecast, weight, known[-1 - k] - known[-2 - k])
+                assert isinstance(weight, torch.Tensor)
+                # In two roundings: one, as ``_plus`` has, moves the last bit of the share.
+                difference = known[-1 - k] - known[-2 - k]
+                forecast = forecast + weight.view(shape) * difference
             along = along + _dot(forecast, value.float() - known[-1])
             size = size + _dot(forecast, forecast)
         assert isinstance(along, torch.Tensor) and isinstance(size, torch.Tensor)

@@ -5,7 +5,6 @@ from .caching import KEY, attach, branch_key, last_report
 from .calibrations import calibrated_fit, calibration_file, checkpoint_identity, save_calibration
 from .config_files import choices, fingerprint, load_configuration, save_configuration, settings_of
 from .levers import Lever, LeverReport, lever_of, levers_of, nearest_sampler, put
-from .locking import attach_lossy
 from .model import network_of, progress, sample, sampler_choices, sampler_name, structure_of
 from .performance import PERFORMANCE_KEY, attach_performance
 from .profiling import profile
@@ -18,7 +17,6 @@ __all__ = [
     "LeverReport",
     "attach",
     "attach_attention",
-    "attach_lossy",
     "attach_performance",
     "branch_key",
     "calibrated_fit",

@@ -10,14 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..attention import AttentionReport, AttentionRun, AttentionSettings, class_of
-from ..errors import AccelerationError
 from ..sampling.gates import untraced
-from ..settings.environment import lossy_locked
 from ..settings.sections import Resolved
-from .levers import Reports, argument, lever_of, put, require_model
+from . import prefetch
+from .levers import lever_of, put
 from .live_report import send_text
-from .locking import SwitchedOff
+from .wrapping import ModelCall, RunLever, Sampling, step_in, step_out
 
 log = logging.getLogger("dit_acceleration")
 
@@ -40,95 +41,89 @@ def override(function: Any, *args: Any, **kwargs: Any) -> Any:
     return run.attend(function, args, kwargs)
 
 
-class AttentionAttachment(Reports):
+class AttentionAttachment(RunLever):
     """The lever. The run travels in the run's own ``transformer_options``."""
 
     name = NAME
+    key = ATTENTION_KEY
 
     def __init__(
         self,
         settings: AttentionSettings,
-        replaced: str | None,
-        node_id: str | None,
+        node_id: str | None = None,
         resolved: Resolved | None = None,
     ) -> None:
         self.settings = settings
         self.resolved = resolved
-        self.replaced = replaced
+        self.replaced: str | None = None
         self.node_id = node_id
         super().__init__()
+
+    @property
+    def changes_pictures(self) -> bool:
+        return self._quality == "quality-tradeoff"
+
+    @property
+    def _quality(self) -> str:
+        return class_of(self.settings.backend, self.settings.allow_low_precision)
+
+    def prepare(self, model: Any) -> None:
+        """Check that the backend is there, note whom this replaces, and tell what it means."""
+        self.settings.require_installed()
+        earlier = lever_of(model, ATTENTION_KEY)
+        if isinstance(earlier, AttentionAttachment):
+            self.replaced = f"{NAME} ({earlier.settings.backend})"
+        send_text(self.node_id, f"{self.settings.backend}: {self._quality}")
 
     def wrappers(self) -> list[tuple[str, Any]]:
         """One opens and closes the run, the other tells it where in the schedule it is."""
         from comfy.patcher_extension import WrappersMP
 
-        found: list[tuple[str, Any]] = [(WrappersMP.OUTER_SAMPLE, self.outer_sample)]
+        found = super().wrappers()
         if not self.settings.whole_range:
             found.append((WrappersMP.APPLY_MODEL, self.apply_model))
         return found
 
-    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """OUTER_SAMPLE: the override is there from here to the end, whatever happens inside."""
-        guider = executor.class_obj
-        options = guider.model_options.setdefault("transformer_options", {})
-        try:
-            run = self._open(guider.model_patcher, options)
-        except AccelerationError:
-            raise
-        except Exception as problem:
-            log.warning("Attention Backend could not start.", exc_info=True)
-            self.last_report = AttentionReport(asdict(self.settings))
-            self.last_report.fault(problem)
-            return executor(*args, **kwargs)
-        finished = False
-        try:
-            output = executor(*args, **kwargs)
-            finished = True
-            return output
-        finally:
-            run.take_out(options)
-            self._tell(run, finished)
-
-    def _open(self, patcher: Any, options: dict[str, Any]) -> PlacedRun:
+    def _open(self, sampling: Sampling) -> PlacedRun:
         memory = _read_choices() if self.settings.backend == "auto" else {}
-        run = PlacedRun(self.settings, options, memory)
-        if self.resolved is not None:
-            run.report.origins = dict(self.resolved.origins)
-            for notice in self.resolved.notices:
-                run.report.notice(notice)
-        if self.replaced:
-            run.report.notice(
-                f"this node replaced {self.replaced}, set on the same model before it"
-            )
+        run = PlacedRun(self.settings, sampling.options, memory)
+        run.report.came_from(self.resolved)
+        run.report.took_the_place_of(self.replaced)
+        patcher = sampling.patcher
         run.check(patcher.load_device, patcher.model.get_dtype_inference())
-        run.put_in(options)
         return run
 
-    def _tell(self, run: PlacedRun, finished: bool) -> None:
-        """Report a run that is over; sampling has its picture, whatever happens here."""
-        self.last_report = run.report
-        try:
-            self.last_report = run.close(finished)
-            log.info("%s", self.last_report.sentence())
-            send_text(self.node_id, self.last_report.sentence())
-            if run.memory != run.known:
-                _write_choices(dict(run.memory))
-        except Exception as problem:
-            log.warning("Attention Backend could not finish its report.", exc_info=True)
-            run.report.fault(problem)
+    def _put_in(self, run: PlacedRun, options: dict[str, Any]) -> None:
+        run.put_in(options)
+
+    def _take_out(self, run: PlacedRun, options: dict[str, Any]) -> None:
+        run.take_out(options)
+
+    def _close(self, run: PlacedRun, finished: bool) -> None:
+        send_text(self.node_id, run.close(finished).sentence())
+        if run.memory != run.known:
+            _write_choices(dict(run.memory))
+
+    def _not_opened(self, error: Exception) -> None:
+        log.warning("Attention Backend could not start.", exc_info=True)
+        self.last_report = AttentionReport(settings=asdict(self.settings))
+        self.last_report.fault(error)
+
+    def _not_closed(self, run: PlacedRun, error: Exception, device: torch.device) -> None:
+        log.warning("Attention Backend could not finish its report.", exc_info=True)
+        run.report.fault(error)
 
     def apply_model(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """APPLY_MODEL: ``(x, t, c_concat, c_crossattn, control, transformer_options, …)``."""
-        options = argument(args, kwargs, 5, "transformer_options", {})
-        run: AttentionRun | None = options.get(ATTENTION_KEY)
-        if run is not None and "sigmas" in options:
+        """APPLY_MODEL: see ``ModelCall``."""
+        call = ModelCall(executor, args, kwargs)
+        run: AttentionRun | None = call.run_of(ATTENTION_KEY)
+        if run is not None:
             try:
-                sampling = executor.class_obj.model_sampling
-                outside = self._outside(sampling, float(options["sigmas"].flatten()[0]))
-                run.begin_evaluation(args[0].device, outside)
+                sigma = float(call.options["sigmas"].flatten()[0])
+                run.begin_evaluation(call.x.device, self._outside(call.model.model_sampling, sigma))
             except Exception as problem:
                 run.give_up(problem)
-        return executor(*args, **kwargs)
+        return call.execute()
 
     def _outside(self, sampling: Any, sigma: float) -> str:
         """Why a sigma is not meant; empty when it is."""
@@ -142,9 +137,8 @@ class AttentionAttachment(Reports):
 class PlacedRun(AttentionRun):
     """A run and its place in ``transformer_options``, which it may share with other runs.
 
-    Runs within runs (a node that samples while another one does) and runs of threads with one
-    guider come and go in any order. Each takes out only itself, and what was there before the
-    first of them is there again after the last.
+    Each takes out only itself, and the override that was there before the first of them is there
+    again after the last.
     """
 
     def __init__(
@@ -154,42 +148,28 @@ class PlacedRun(AttentionRun):
         if previous is untraced(override):
             # Ours serves whoever stands in the options: behind it is what the run there found.
             previous = getattr(options.get(ATTENTION_KEY), "previous", None)
-        super().__init__(settings, previous, memory)
+        super().__init__(settings, previous, memory, prefetch.outliving)
         self.known = dict(memory)
-        self._outer: PlacedRun | None = None
         self._replaced: Any = None
 
     def put_in(self, options: dict[str, Any]) -> None:
         """Stand in the options from now on."""
-        with _placing:
-            self._outer, self._replaced = options.get(ATTENTION_KEY), options.get(OVERRIDE)
-            options[ATTENTION_KEY], options[OVERRIDE] = self, untraced(override)
+        self._replaced = options.get(OVERRIDE)
+        step_in(options, ATTENTION_KEY, self)
+        options[OVERRIDE] = untraced(override)
 
     def take_out(self, options: dict[str, Any]) -> None:
         """Stand there no more; calls that still come are the host's."""
-        with _placing:
-            self.closed = True
-            if options.get(ATTENTION_KEY) is not self:
-                return  # a run that came later stands there, and will find this one closed
-            first = self
-            while first._outer is not None and first._outer.closed:
-                first = first._outer
-            _set(options, ATTENTION_KEY, first._outer)
-            left = first._replaced
-            if first._outer is None and left is untraced(override):
-                left = None
-            _set(options, OVERRIDE, left)
-
-
-_placing = threading.Lock()
-"""Held while a run steps into options or out of them, never while anything is computed."""
-
-
-def _set(options: dict[str, Any], key: str, value: Any) -> None:
-    if value is None:
-        options.pop(key, None)
-    else:
-        options[key] = value
+        self.closed = True
+        if not step_out(options, ATTENTION_KEY, self):
+            return  # a run that came later stands there
+        left = self._replaced
+        if left is untraced(override) and ATTENTION_KEY not in options:
+            left = self.previous  # whose override that was is gone
+        if left is None:
+            options.pop(OVERRIDE, None)
+        else:
+            options[OVERRIDE] = left
 
 
 def attach_attention(
@@ -215,20 +195,7 @@ def attach_attention(
     AccelerationError
         When the input is no MODEL, or the backend's package is not installed.
     """
-    require_model(model, NAME)
-    quality = class_of(settings.backend, settings.allow_low_precision)
-    locked = lossy_locked() if quality == "quality-tradeoff" else None
-    if locked is not None:
-        log.info("%s: %s.", NAME, locked)
-        return put(model, ATTENTION_KEY, SwitchedOff(NAME, settings, locked))
-    settings.require_installed()
-    earlier = lever_of(model, ATTENTION_KEY)
-    replaced = None
-    if isinstance(earlier, AttentionAttachment):
-        replaced = f"{NAME} ({earlier.settings.backend})"
-    send_text(node_id, f"{settings.backend}: {quality}")
-    lever = AttentionAttachment(settings, replaced, node_id, resolved)
-    return put(model, ATTENTION_KEY, lever)
+    return put(model, ATTENTION_KEY, AttentionAttachment(settings, node_id, resolved))
 
 
 def choices_file() -> Path:

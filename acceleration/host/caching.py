@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from ..errors import AccelerationError
 from ..failures import failed_sentence, log_failure
 from ..policies.base import Technique
 from ..report import RunReport
@@ -20,10 +19,11 @@ from ..schedule import Schedule
 from ..settings.sections import Resolved
 from ..timing import unmarked
 from . import prefetch
-from .levers import PROFILE_KEY, Reports, argument, lever_of, put, require_model
+from .levers import PROFILE_KEY, argument, lever_of, put
 from .live_report import LiveNode
 from .memory import HostMemory, expected_branches, hidden_bytes
 from .model import network_of, sampler_name, structure_of
+from .wrapping import ModelCall, RunLever, Sampling
 
 log = logging.getLogger("dit_acceleration")
 
@@ -31,8 +31,6 @@ KEY = "dit_acceleration"
 """Key of the caching lever and of its run in ``transformer_options``."""
 
 
-# Families whose checkpoints come in pairs, one expert for high and one for low noise (Wan 2.2).
-TWO_EXPERTS = ("Wan", "Wan VACE")
 # The second expert begins where the first has taken away noise; a whole run begins at the full
 # noise, up to the rounding of a scheduler.
 SECOND_BEGINS_BELOW = 0.98
@@ -44,13 +42,20 @@ NOT_SAMPLED_WITH = (
 )
 
 
-class CachingAttachment(Reports):
+OTHER_CACHE = (
+    "the core's EasyCache or LazyCache is on the same model; two caches would work on each other's "
+    "errors, so this one skips nothing: remove one of them"
+)
+
+
+class CachingAttachment(RunLever):
     """The caching lever. The run travels in the run's own ``transformer_options``."""
+
+    key = KEY
 
     def __init__(
         self,
         technique: Technique,
-        replaced: str | None = None,
         node_id: str | None = None,
         resolved: Resolved | None = None,
         second: Technique | None = None,
@@ -58,7 +63,7 @@ class CachingAttachment(Reports):
         self.technique = technique
         self.resolved = resolved
         self.second = second
-        self.replaced = replaced
+        self.replaced: str | None = None
         self._live = LiveNode(node_id) if node_id is not None else None
         super().__init__()
 
@@ -70,51 +75,80 @@ class CachingAttachment(Reports):
     @property
     def settings(self) -> Any:
         """What was asked for, for a settings file."""
-        return getattr(self.technique, "settings", None)
+        return self.technique.settings
+
+    @property
+    def changes_pictures(self) -> bool:
+        return self.technique.changes_pictures
+
+    def prepare(self, model: Any) -> None:
+        """Check the settings against the model, and note whom this lever replaces."""
+        structure = structure_of(model)
+        if structure is not None:
+            self.technique.check(structure)
+        else:
+            log.warning(
+                "%s: %s is not a diffusion transformer this pack knows; it will be looked at when "
+                "it first runs.",
+                self.name,
+                type(network_of(model)).__name__,
+            )
+        earlier = lever_of(model, KEY)
+        self.replaced = earlier.name if earlier is not None else None
+        if self.replaced:
+            log.info("%s replaces %s on this model.", self.name, self.replaced)
 
     def wrappers(self) -> list[tuple[str, Callable[..., Any]]]:
         """Open and close the sampling run, ask for its memory, run every model call through it."""
         from comfy.patcher_extension import WrappersMP
 
         return [
-            (WrappersMP.OUTER_SAMPLE, self.outer_sample),
+            *super().wrappers(),
             (WrappersMP.PREPARE_SAMPLING, self.prepare_sampling),
             (WrappersMP.PREDICT_NOISE, self.predict_noise),
             (WrappersMP.APPLY_MODEL, self.apply_model),
         ]
 
-    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """OUTER_SAMPLE: ``(noise, latent_image, sampler, sigmas, …)``."""
-        guider = executor.class_obj
-        options = guider.model_options.setdefault("transformer_options", {})
-        outer = options.get(KEY)
-        try:
-            sampler = argument(args, kwargs, 2, "sampler")
-            sigmas = argument(args, kwargs, 3, "sigmas")
-            memory = HostMemory(guider.model_patcher, expected_branches(guider))
-            run = self._open(guider.model_patcher, sampler, sigmas, memory)
-        except AccelerationError:
-            raise
-        except Exception as error:
-            log_failure(error)
-            self.last_report = RunReport(self.name, {}, explanation=failed_sentence(error))
-            return executor(*args, **kwargs)
-        options[KEY] = run
-        finished = False
-        try:
-            output = executor(*args, **kwargs)
-            finished = True
-            return output
-        finally:
-            if outer is None:
-                options.pop(KEY, None)
-            else:
-                options[KEY] = outer
-            try:
-                self.last_report = run.report
-                log.info("%s", run.close(finished).sentence())
-            except Exception as error:
-                run.give_up(guider.model_patcher.load_device, error)
+    def _open(self, sampling: Sampling) -> SamplingRun:
+        guider, patcher, sigmas = sampling.guider, sampling.patcher, sampling.sigmas
+        schedules = patcher.get_model_object("model_sampling")
+        technique, resolved = self.technique, self.resolved
+        second = self.second is not None and is_second_expert(patcher, schedules, sigmas)
+        if second and self.second is not None and resolved is not None:
+            technique, resolved = self.second, resolved.second
+        window = tuple(
+            float(schedules.percent_to_sigma(percent))
+            for percent in (technique.settings.start_percent, technique.settings.end_percent)
+        )
+        run = SamplingRun(
+            technique,
+            Schedule.from_sigmas(sigmas.tolist(), float(getattr(schedules, "sigma_max", math.inf))),
+            sampler_name(sampling.sampler),
+            network_of(patcher),
+            (window[0], window[1]),
+            HostMemory(patcher, expected_branches(guider)),
+            self._live.listener() if self._live is not None else None,
+        )
+        if "easycache" in patcher.model_options.get("transformer_options", {}):
+            run.run_plainly(OTHER_CACHE)
+        run.report.came_from(resolved)
+        if second:
+            run.report.notice(
+                "this run begins below the full noise, as the second expert of Wan 2.2 does, so "
+                "the server's values for it were used"
+            )
+        run.report.took_the_place_of(self.replaced)
+        return run
+
+    def _close(self, run: SamplingRun, finished: bool) -> None:
+        run.close(finished)
+
+    def _not_opened(self, error: Exception) -> None:
+        log_failure(error)
+        self.last_report = RunReport(self.name, explanation=failed_sentence(error))
+
+    def _not_closed(self, run: SamplingRun, error: Exception, device: torch.device) -> None:
+        run.give_up(device, error)
 
     def predict_noise(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """PREDICT_NOISE: ``(x, timestep, model_options, seed)``."""
@@ -147,67 +181,23 @@ class CachingAttachment(Reports):
             _failed(run, model.load_device, error)
             return load()
         if run is None:
-            self.last_report = RunReport(self.name, {}, explanation=NOT_SAMPLED_WITH)
+            self.last_report = RunReport(self.name, explanation=NOT_SAMPLED_WITH)
         if run is None or structure is None or not isinstance(run.memory, HostMemory):
             return load()
         return run.memory.prepare(where, needed, one, load)
 
-    def _open(self, patcher: Any, sampler: Any, sigmas: Any, memory: HostMemory) -> SamplingRun:
-        sampling = patcher.get_model_object("model_sampling")
-        technique, resolved = self.technique, self.resolved
-        second = self.second is not None and is_second_expert(patcher, sampling, sigmas)
-        if second and self.second is not None and resolved is not None:
-            technique, resolved = self.second, resolved.second
-        window = tuple(
-            float(sampling.percent_to_sigma(percent))
-            for percent in (technique.start_percent, technique.end_percent)
-        )
-        run = SamplingRun(
-            technique,
-            Schedule.from_sigmas(sigmas.tolist(), float(getattr(sampling, "sigma_max", math.inf))),
-            sampler_name(sampler),
-            network_of(patcher),
-            (window[0], window[1]),
-            memory,
-            self._live.listener() if self._live is not None else None,
-        )
-        if "easycache" in patcher.model_options.get("transformer_options", {}):
-            run.run_plainly(
-                "the core's EasyCache or LazyCache is on the same model; two caches would work on "
-                "each other's errors, so this one skips nothing: remove one of them"
-            )
-        if resolved is not None:
-            run.report.origins = dict(resolved.origins)
-            for notice in resolved.notices:
-                run.report.notice(notice)
-        if second:
-            run.report.notice(
-                "this run begins below the full noise, as the second expert of Wan 2.2 does, so "
-                "the server's values for it were used"
-            )
-        if self.replaced:
-            run.report.notice(
-                f"this node replaced {self.replaced}, set on the same model before it"
-            )
-        return run
-
     @staticmethod
     def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """APPLY_MODEL: ``(x, t, c_concat, c_crossattn, control, transformer_options, …)``."""
+        """APPLY_MODEL: see ``ModelCall``."""
+        call = ModelCall(executor, args, kwargs)
         run: SamplingRun | None = None
         try:
-            options = argument(args, kwargs, 5, "transformer_options", {})
-            run = options.get(KEY)
-            network = getattr(executor.class_obj, "diffusion_model", None)
-            call = None
-            if run is not None and network is not None and "sigmas" in options:
-                call = _call(executor, network, options, args, kwargs)
+            run = call.run_of(KEY)
+            course = None if run is None or call.network is None else _course(call)
         except Exception as error:
-            _failed(run, args[0].device, error)
-            return executor(*args, **kwargs)
-        if run is None or call is None:
-            return executor(*args, **kwargs)
-        return run.evaluate(call)
+            _failed(run, call.x.device, error)
+            return call.execute()
+        return call.execute() if run is None or course is None else run.evaluate(course)
 
 
 def _failed(run: SamplingRun | None, device: torch.device, error: Exception) -> None:
@@ -218,27 +208,19 @@ def _failed(run: SamplingRun | None, device: torch.device, error: Exception) -> 
         run.give_up(device, error)
 
 
-def _call(
-    executor: Any,
-    network: Any,
-    options: dict[str, Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Call:
-    x, control = args[0], argument(args, kwargs, 4, "control")
-    given = {"concat": argument(args, kwargs, 2, "c_concat")}
-    given["context"] = argument(args, kwargs, 3, "c_crossattn")
-    given |= {k: v for k, v in kwargs.items() if k not in ("control", "transformer_options")}
+def _course(call: ModelCall) -> Call:
+    """The call as the engine sees it."""
+    x, options = call.x, call.options
     return Call(
-        execute=lambda: executor(*args, **kwargs),
-        network=network,
+        execute=call.execute,
+        network=call.network,
         sigma=options["sigmas"],
-        key=(id(executor.class_obj), *branch_key(x, options, control, given)),
+        key=(id(call.model), *branch_key(x, options, call.control, call.conditions)),
         label=branch_label(options),
         device=x.device,
         mark=getattr(options.get(PROFILE_KEY), "mark", unmarked),
         conds=len(options.get("cond_or_uncond", ())),
-        part_lengths=tuple(math.prod(one[1:]) for one in kwargs.get("latent_shapes") or ()),
+        part_lengths=tuple(math.prod(n[1:]) for n in call.kwargs.get("latent_shapes") or ()),
         obstacle=prefetch.obstacle,
         leave_out=prefetch.leave_out,
         outliving=prefetch.outliving,
@@ -320,7 +302,7 @@ def branch_label(options: dict[str, Any]) -> str:
 def is_second_expert(patcher: Any, sampling: Any, sigmas: Any) -> bool:
     """Whether a run looks like the low-noise part of a model of two experts."""
     structure = structure_of(patcher)
-    if structure is None or structure.family.name not in TWO_EXPERTS or not len(sigmas):
+    if structure is None or not structure.family.two_experts or not len(sigmas):
         return False
     return float(sigmas[0]) < SECOND_BEGINS_BELOW * float(sampling.sigma_max)
 
@@ -334,7 +316,9 @@ def attach(
 ) -> Any:
     """A clone of a MODEL that samples with a caching technique.
 
-    A technique attached before is replaced, as one model has one caching policy.
+    A technique attached before is replaced, as one model has one caching policy. On a server whose
+    operator has locked what changes pictures, the model samples unaccelerated, and the report says
+    so.
 
     Parameters
     ----------
@@ -350,22 +334,7 @@ def attach(
     AccelerationError
         When the input is no MODEL, or the settings cannot work on it.
     """
-    require_model(model, technique.name)
-    structure = structure_of(model)
-    if structure is not None:
-        technique.check(structure)
-    else:
-        log.warning(
-            "%s: %s is not a diffusion transformer this pack knows; it will be looked at when it "
-            "first runs.",
-            technique.name,
-            type(network_of(model)).__name__,
-        )
-    earlier = lever_of(model, KEY)
-    replaced = earlier.name if earlier is not None else None
-    if replaced:
-        log.info("%s replaces %s on this model.", technique.name, replaced)
-    return put(model, KEY, CachingAttachment(technique, replaced, node_id, resolved, second))
+    return put(model, KEY, CachingAttachment(technique, node_id, resolved, second))
 
 
 def last_report(model: Any) -> RunReport | None:

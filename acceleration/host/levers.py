@@ -6,10 +6,15 @@ takes the place of the first; levers with different keys compose.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..errors import AccelerationError
+from ..report import SWITCHED_OFF, RunReport
+from ..settings.environment import lossy_locked
+
+log = logging.getLogger("dit_acceleration")
 
 PREFIX = "dit_acceleration"
 """Every key of ours begins with this."""
@@ -53,6 +58,20 @@ class Lever(Protocol):
         ...
 
     @property
+    def settings(self) -> Any:
+        """What was asked for."""
+        ...
+
+    @property
+    def changes_pictures(self) -> bool:
+        """Whether an operator's lock concerns it."""
+        ...
+
+    def prepare(self, model: Any) -> None:
+        """Before it goes on a MODEL: raise AccelerationError if it cannot work there."""
+        ...
+
+    @property
     def last_report(self) -> LeverReport | None:
         """The report of the last finished run, None before it."""
         ...
@@ -76,6 +95,14 @@ class Reports:
     Several samplers may share a MODEL, and one that the host has no need to run again still has
     its report.
     """
+
+    @property
+    def changes_pictures(self) -> bool:
+        """Whether an operator's lock concerns it."""
+        return False
+
+    def prepare(self, model: Any) -> None:
+        """Works on every MODEL."""
 
     def __init__(self) -> None:
         self._last: Any = None
@@ -103,6 +130,20 @@ class Reports:
     def sampled_by(self) -> set[str]:
         """Ids of the nodes that have sampled."""
         return set(self._by_node)
+
+
+class SwitchedOff(Reports):
+    """A lever that does nothing but say why; it keeps the settings that were asked for."""
+
+    def __init__(self, name: str, settings: Any, why: str) -> None:
+        super().__init__()
+        self.name = name
+        self.settings = settings
+        self.last_report = RunReport(name, explanation=why, outcome=SWITCHED_OFF)
+
+    def wrappers(self) -> list[tuple[str, Callable[..., Any]]]:
+        """None: the model samples as if the node were not there."""
+        return []
 
 
 MOST_REPORTS = 32
@@ -161,8 +202,22 @@ def put(model: Any, key: str, lever: Lever, outermost: bool = False) -> Any:
     """A clone of a MODEL with a lever, in the place of one of the same key.
 
     An ``outermost`` lever wraps all that were put before it; else the first one is outermost.
+
+    This is where the operator's lock is asked, and nowhere else. A lock is never an error: the
+    workflow runs, and in the lever's place stands one that says what was left out.
+
+    Raises
+    ------
+    AccelerationError
+        When the input is no MODEL, or the lever cannot work on it.
     """
     require_model(model, lever.name)
+    locked = lossy_locked() if lever.changes_pictures else None
+    if locked is None:
+        lever.prepare(model)
+    else:
+        log.info("%s: %s.", lever.name, locked)
+        lever = SwitchedOff(lever.name, lever.settings, locked)
     patched = without(model, key)
     for kind, wrapper in lever.wrappers():
         patched.add_wrapper_with_key(kind, key, wrapper)

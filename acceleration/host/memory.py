@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..families import Structure
+from ..families import Family, Structure
 from ..lack_of_memory import is_out_of_memory
 from ..store.compact import BF16, FP8
 
@@ -137,10 +137,6 @@ def expected_branches(guider: Any) -> int:
     return max(sum(len(found or ()) for found in conds.values()), 1)
 
 
-PACKED_CHANNELS = 96
-"""Latents of so many channels hold patches already (FLUX.2, LTX, ERNIE: 128)."""
-
-
 def hidden_bytes(patcher: Any, structure: Structure, shape: Sequence[int]) -> int:
     """An estimate of the bytes of one image stream ``[B, L, D]``, before anything has run.
 
@@ -160,7 +156,9 @@ def hidden_bytes(patcher: Any, structure: Structure, shape: Sequence[int]) -> in
     if not widths or packed:
         return 0
     width = widths.most_common(1)[0][0]
-    return int(shape[0] * _patches(network, shape) * width * _item_size(patcher.model))
+    return int(
+        shape[0] * _patches(structure.family, network, shape) * width * _item_size(patcher.model)
+    )
 
 
 def _item_size(model: Any) -> int:
@@ -168,14 +166,12 @@ def _item_size(model: Any) -> int:
     return dtype.itemsize
 
 
-def _patches(network: Any, shape: Sequence[int]) -> int:
-    patch = getattr(network, "patch_size", None)
+def _patches(family: Family, network: Any, shape: Sequence[int]) -> int:
+    patch = 1 if family.packed_latents else getattr(network, "patch_size", None)
     if isinstance(patch, int):
         patch = (patch, patch)
     if not isinstance(patch, (tuple, list)) or not all(isinstance(p, int) for p in patch):
         patch = (2, 2)
-    if shape[1] >= PACKED_CHANNELS:
-        patch = (1,)
     count = 1
     for size, divisor in zip_longest(reversed(shape[2:]), reversed(patch), fillvalue=1):
         count *= -(-size // max(divisor, 1))

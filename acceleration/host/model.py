@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -26,10 +27,9 @@ def structure_of(model: Any) -> Structure | None:
 
 
 def sample(model: Any, **arguments: Any) -> Any:
-    """Sample as the host's KSampler does; see ``nodes.common_ksampler`` for the arguments."""
-    import nodes as host_nodes
-
-    return host_nodes.common_ksampler(model, **arguments)
+    """Sample as the host's KSampler does; its ``common_ksampler`` has the arguments."""
+    # By name, as this is the host's module and not our package of that name.
+    return importlib.import_module("nodes").common_ksampler(model, **arguments)
 
 
 def progress(total: int) -> Callable[[int], None]:

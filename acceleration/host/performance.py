@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..attention import AttentionSettings
 from ..failures import log_failure
 from ..families import Structure
-from ..families.base import blocks_at
+from ..families.base import PICTURE_GB, blocks_at
 from ..performance import PerformanceSettings, compiling, residency
 from ..performance.report import PerformanceReport
 from ..policies.planned import Planned
@@ -17,14 +17,12 @@ from ..report import RunReport
 from ..sampling.listener import Guarded
 from ..settings.sections import Resolved
 from .attention import ATTENTION_KEY, attach_attention
-from .caching import KEY
-from .levers import COMPILE_KEY, Lever, Reports, argument, lever_of, put, require_model, without
+from .caching import KEY, attach
+from .levers import COMPILE_KEY, Lever, SwitchedOff, lever_of, put, require_model, without
 from .live_report import LiveNode
-from .locking import SwitchedOff, attach_lossy
 from .memory import pages_weights
 from .model import structure_of
-
-log = logging.getLogger("dit_acceleration")
+from .wrapping import RunLever, Sampling
 
 PERFORMANCE_KEY = "dit_acceleration.performance"
 NAME = "Performance Mode"
@@ -35,10 +33,11 @@ PAGED = (
 )
 
 
-class PerformanceAttachment(Reports):
+class PerformanceAttachment(RunLever):
     """The lever: decides when a run begins, as memory and schedule are known only then."""
 
     name = NAME
+    key = PERFORMANCE_KEY
 
     def __init__(
         self, settings: PerformanceSettings, left: dict[str, str], node_id: str | None
@@ -57,10 +56,7 @@ class PerformanceAttachment(Reports):
         """One reports and switches compiling, the other asks for memory when models are loaded."""
         from comfy.patcher_extension import WrappersMP
 
-        return [
-            (WrappersMP.OUTER_SAMPLE, self.outer_sample),
-            (WrappersMP.PREPARE_SAMPLING, self.prepare_sampling),
-        ]
+        return [*super().wrappers(), (WrappersMP.PREPARE_SAMPLING, self.prepare_sampling)]
 
     def prepare_sampling(self, executor: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
         """PREPARE_SAMPLING: ``(model, noise_shape, conds, model_options, force_…)``."""
@@ -91,59 +87,34 @@ class PerformanceAttachment(Reports):
             return {"force_offload": True}
         return {}
 
-    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """OUTER_SAMPLE: ``(noise, latent_image, sampler, sigmas, …)``."""
-        guider = executor.class_obj
-        try:
-            wrappers, verdict, report, plain, live = self._opened(guider, args, kwargs)
-        except Exception as error:
-            log_failure(error)
-            return executor(*args, **kwargs)
-        finished = False
-        mine = compiling.compiles(verdict)
-        if mine:
-            wrappers.setdefault("apply_model", {})[COMPILE_KEY] = [
-                self._compiled(guider.model_patcher)
-            ]
-        live.began(plain)
-        try:
-            output = executor(*args, **kwargs)
-            finished = True
-            return output
-        finally:
-            if mine:
-                wrappers["apply_model"].pop(COMPILE_KEY, None)
-            try:
-                self.last_report = report
-                report.decisions = self._decisions(verdict)
-                log.info("%s", report.sentence())
-                plain.explanation = report.decided()
-                plain.outcome = "finished" if finished else "interrupted"
-                live.ended(plain)
-            except Exception as error:
-                log_failure(error)
-
-    def _opened(
-        self, guider: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[dict[str, Any], str, PerformanceReport, RunReport, Guarded]:
-        sigmas = argument(args, kwargs, 3, "sigmas", ())
-        wrappers = guider.model_options.setdefault("transformer_options", {}).get("wrappers", {})
-        on_model = wrappers.get("apply_model", {})
-        verdict = self._verdict(guider.model_patcher, len(sigmas) - 1, COMPILE_KEY in on_model)
-        report = self._report()
-        plain, live = self._plain_run(guider.model_patcher, report, len(sigmas) - 1)
-        return wrappers, verdict, report, plain, live
-
-    def _plain_run(
-        self, patcher: Any, report: PerformanceReport, steps: int
-    ) -> tuple[RunReport, Guarded]:
-        """What the node shows of a run in which it skips nothing, and who is to be told.
-
-        Nobody when the run is planned: then caching tells of every evaluation.
-        """
+    def _open(self, sampling: Sampling) -> ModeRun:
+        patcher, steps = sampling.patcher, len(sampling.sigmas) - 1
+        wrappers = sampling.options.get("wrappers", {})
+        verdict = self._verdict(patcher, steps, COMPILE_KEY in wrappers.get("apply_model", {}))
+        report = PerformanceReport(settings=asdict(self.settings))
+        report.came_from(self.resolved)
+        # When the run is planned, caching tells the node of every evaluation.
         planned = isinstance(getattr(lever_of(patcher, KEY), "technique", None), Planned)
         live = None if planned or self._live is None else self._live.listener()
-        return RunReport(report.title(), {}, steps=steps), Guarded(live)
+        plain = RunReport(report.title(), steps=steps)
+        compiled = self._compiled(patcher) if compiling.compiles(verdict) else None
+        return ModeRun(report, verdict, wrappers, compiled, plain, Guarded(live))
+
+    def _put_in(self, run: ModeRun, options: dict[str, Any]) -> None:
+        if run.compiled is not None:
+            run.wrappers.setdefault("apply_model", {})[COMPILE_KEY] = [run.compiled]
+        run.live.began(run.plain)
+
+    def _take_out(self, run: ModeRun, options: dict[str, Any]) -> None:
+        if run.compiled is not None:
+            run.wrappers["apply_model"].pop(COMPILE_KEY, None)
+
+    def _close(self, run: ModeRun, finished: bool) -> None:
+        report, plain = run.report, run.plain
+        report.decisions = self._decisions(run.verdict)
+        plain.explanation = report.decided()
+        report.outcome = plain.outcome = "finished" if finished else "interrupted"
+        run.live.ended(plain)
 
     def _verdict(self, patcher: Any, steps: int, compiled: bool) -> str:
         structure = structure_of(patcher)
@@ -176,17 +147,25 @@ class PerformanceAttachment(Reports):
             found = {"weights": self._weights, "compile": verdict}
         return {lever: why for lever, why in (found | self.left).items() if why}
 
-    def _report(self) -> PerformanceReport:
-        settings = self.settings
-        report = PerformanceReport(settings.mode, settings.approximation, settings.target_speedup)
-        if self.resolved is not None:
-            report.origins = dict(self.resolved.origins)
-            report.notices = list(self.resolved.notices)
-        return report
+
+@dataclass
+class ModeRun:
+    """What a performance mode does for the length of one run."""
+
+    report: PerformanceReport
+    verdict: str
+    """Whether to compile, and why."""
+    wrappers: dict[str, Any]
+    """The host's wrappers of this run."""
+    compiled: Callable[..., Any] | None
+    """The wrapper that compiles the model, where this mode does."""
+    plain: RunReport
+    """What the node shows of a run in which it skips nothing."""
+    live: Guarded
 
 
 def _resident_gb(structure: Structure | None) -> float:
-    return structure.family.resident_gb if structure is not None else 45.0
+    return structure.family.resident_gb if structure is not None else PICTURE_GB
 
 
 def memory_of(patcher: Any) -> residency.Memory:
@@ -269,7 +248,7 @@ def _with_approximation(
     technique = Planned(
         settings.speedup, settings.approximation, strict=settings.approximation == "target"
     )
-    patched = attach_lossy(model, technique, node_id)
+    patched = attach(model, technique, node_id)
     lever = lever_of(patched, KEY)
     left["approximation"] = (
         "locked by the operator of this server"

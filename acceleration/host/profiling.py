@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,21 +16,19 @@ from .caching import branch_label
 from .levers import (
     COMPILE_KEY,
     PROFILE_KEY,
-    Reports,
-    argument,
     lever_of,
     put,
     require_model,
     without,
 )
+from .wrapping import ModelCall, RunLever, Sampling
 
-log = logging.getLogger("dit_acceleration")
 
-
-class ProfilingLever(Reports):
+class ProfilingLever(RunLever):
     """The profiling lever. The run travels in the run's own ``transformer_options``."""
 
     name = "Profile Sampling"
+    key = PROFILE_KEY
 
     def __init__(self, settings: ProfileSettings, filename_prefix: str) -> None:
         self.settings = settings
@@ -42,45 +39,31 @@ class ProfilingLever(Reports):
         """One opens and closes the profile of a run, the other passes every model call."""
         from comfy.patcher_extension import WrappersMP
 
-        return [
-            (WrappersMP.OUTER_SAMPLE, self.outer_sample),
-            (WrappersMP.APPLY_MODEL, self.apply_model),
-        ]
+        return [*super().wrappers(), (WrappersMP.APPLY_MODEL, self.apply_model)]
 
-    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """OUTER_SAMPLE: ``(noise, latent_image, sampler, sigmas, …)``."""
-        guider = executor.class_obj
-        sigmas: Any = argument(args, kwargs, 3, "sigmas")
-        device = getattr(guider.model_patcher, "load_device", torch.device("cpu"))
-        schedule = Schedule.from_sigmas(sigmas.tolist())
-        run = ProfileRun(self.settings, schedule, device, output_folder(), self._new_file)
-        options = guider.model_options.setdefault("transformer_options", {})
-        options[PROFILE_KEY] = run
-        finished = False
-        try:
-            output = executor(*args, **kwargs)
-            finished = True
-            return output
-        finally:
-            options.pop(PROFILE_KEY, None)
-            self.last_report = run.close(finished)
-            log.info("%s", self.last_report.sentence())
+    def _open(self, sampling: Sampling) -> ProfileRun:
+        device = getattr(sampling.patcher, "load_device", torch.device("cpu"))
+        schedule = Schedule.from_sigmas(sampling.sigmas.tolist())
+        return ProfileRun(self.settings, schedule, device, output_folder(), self._new_file)
+
+    def _close(self, run: ProfileRun, finished: bool) -> None:
+        run.close(finished)
 
     @staticmethod
     def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """APPLY_MODEL: ``(x, t, c_concat, c_crossattn, control, transformer_options, …)``."""
-        options = argument(args, kwargs, 5, "transformer_options", {})
-        run: ProfileRun | None = options.get(PROFILE_KEY)
-        network = getattr(executor.class_obj, "diffusion_model", None)
-        if run is None or network is None or "sigmas" not in options:
-            return executor(*args, **kwargs)
+        """APPLY_MODEL: see ``ModelCall``."""
+        call = ModelCall(executor, args, kwargs)
+        run: ProfileRun | None = call.run_of(PROFILE_KEY)
+        network, options = call.network, call.options
+        if run is None or network is None:
+            return call.execute()
         return run.evaluate(
             ProfiledCall(
-                execute=lambda: executor(*args, **kwargs),
+                execute=call.execute,
                 network=network,
                 sigma=options["sigmas"],
                 branch=branch_label(options),
-                device=args[0].device,
+                device=call.x.device,
                 is_compiled=lambda: is_compiled(network, options),
             )
         )

@@ -1,5 +1,5 @@
 """Performance Mode: what an artist chooses, turned into levers."""
 
-from .settings import APPROXIMATIONS, MODES, PRESET_SPEEDUPS, PerformanceSettings
+from .settings import PRESET_SPEEDUPS, PerformanceSettings
 
-__all__ = ["APPROXIMATIONS", "MODES", "PRESET_SPEEDUPS", "PerformanceSettings"]
+__all__ = ["PRESET_SPEEDUPS", "PerformanceSettings"]

@@ -13,6 +13,7 @@ from ..families import Structure, Tap
 from ..forecasts.corrector import SAMPLERS
 from ..report import RunReport
 from ..schedule import Schedule
+from ..settings.caching import CachingSettings
 from .cost import skipped_cost
 
 
@@ -99,16 +100,17 @@ class Policy:
 
 
 class Technique(Protocol):
-    """Settings of a technique, able to open a policy for every run."""
+    """A technique with its settings, able to open a policy for every run."""
 
     name: str
-    calibrator: str
-    taylorseer_order: int
-    residual_device: str
-    start_percent: float
-    end_percent: float
-    corrector: bool
-    """Whether computed evaluations give back what skipped ones got wrong."""
+
+    @property
+    def settings(self) -> CachingSettings:
+        """What was asked for."""
+        ...
+
+    changes_pictures: bool
+    """Whether it skips anything, so that an operator's lock concerns it."""
 
     def check(self, structure: Structure) -> None:
         """Raise AccelerationError if the settings do not fit this model."""

@@ -133,15 +133,10 @@ class CacheDiT:
     """The technique behind Apply Cache-DiT."""
 
     name = "Cache-DiT"
+    changes_pictures = True
 
     def __init__(self, settings: CacheDiTSettings) -> None:
         self.settings = settings
-        self.calibrator = settings.calibrator
-        self.taylorseer_order = settings.taylorseer_order
-        self.residual_device = settings.residual_device
-        self.start_percent = settings.start_percent
-        self.end_percent = settings.end_percent
-        self.corrector = settings.corrector
 
     def check(self, structure: Structure) -> None:
         require_installed("Apply Cache-DiT")
@@ -177,7 +172,7 @@ class CacheDiT:
                 "with scm_policy static the step plan decides alone, so max_cached_steps has no "
                 "effect"
             )
-        return found + corrector_notices(self.corrector, info.sampler)
+        return found + corrector_notices(self.settings.corrector, info.sampler)
 
     def open(self, info: RunInfo) -> CacheDiTPolicy:
         return CacheDiTPolicy(self.settings, info)

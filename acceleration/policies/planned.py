@@ -13,6 +13,7 @@ import torch
 from ..errors import AccelerationError
 from ..families import Structure
 from ..report import RunReport
+from ..settings.caching import CachingSettings
 from .base import Decision, Policy, RunInfo, Seen
 from .cost import FIRST_BLOCKS
 from .plan import EvaluationPlan, step_lengths
@@ -94,11 +95,7 @@ class Planned:
     """
 
     name = "Performance Mode"
-    calibrator = "blend"
-    taylorseer_order = 1
-    corrector = True
-    start_percent = 0.0
-    end_percent = 1.0
+    changes_pictures = True
 
     def __init__(
         self, speedup: float, label: str, strict: bool = False, residual_device: str = "auto"
@@ -111,7 +108,9 @@ class Planned:
         self.speedup = speedup
         self.label = label
         self.strict = strict
-        self.residual_device = residual_device
+        self.settings = CachingSettings(
+            calibrator="blend", corrector=True, residual_device=residual_device
+        )
 
     def check(self, structure: Structure) -> None:
         """Every known family can be planned."""
@@ -172,7 +171,7 @@ class Planned:
         return {
             "approximation": self.label,
             "target_speedup": self.speedup,
-            "calibrator": self.calibrator,
-            "corrector": self.corrector,
-            "residual_device": self.residual_device,
+            "calibrator": self.settings.calibrator,
+            "corrector": self.settings.corrector,
+            "residual_device": self.settings.residual_device,
         }

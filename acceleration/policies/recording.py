@@ -9,6 +9,7 @@ import torch
 
 from ..families import Structure, Tap
 from ..report import RunReport
+from ..settings.caching import CachingSettings
 from ..signals import relative_change
 from .base import Decision, Policy, RunInfo, Seen
 
@@ -59,12 +60,8 @@ class Recorder:
     """The technique behind Calibrate TeaCache."""
 
     name = "TeaCache calibration"
-    calibrator = "none"
-    taylorseer_order = 1
-    residual_device = "auto"
-    start_percent = 0.0
-    end_percent = 1.0
-    corrector = False
+    settings = CachingSettings()
+    changes_pictures = False
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording

@@ -97,16 +97,11 @@ class TeaCache:
     """
 
     name = "TeaCache"
+    changes_pictures = True
 
     def __init__(self, settings: TeaCacheSettings, find_fit: FindFit = lambda _: None) -> None:
         self.settings = settings
         self._find_fit = find_fit
-        self.calibrator = settings.calibrator
-        self.taylorseer_order = settings.taylorseer_order
-        self.residual_device = settings.residual_device
-        self.start_percent = settings.start_percent
-        self.end_percent = settings.end_percent
-        self.corrector = settings.corrector
 
     def check(self, structure: Structure) -> None:
         name = self.settings.coefficients
@@ -157,7 +152,7 @@ class TeaCache:
         text = f"TeaCache uses {source}"
         if not threshold:
             text += f", with the recommended threshold {fit.threshold:g}"
-        return [text, *corrector_notices(self.corrector, info.sampler)]
+        return [text, *corrector_notices(self.settings.corrector, info.sampler)]
 
     def open(self, info: RunInfo) -> TeaCachePolicy:
         return TeaCachePolicy(self.settings, info, self._fit(info)[0])

@@ -104,7 +104,7 @@ class ProfileRun:
         output: Path,
         new_file: Callable[[str], Path],
     ) -> None:
-        self.report = ProfileReport(asdict(settings), device=str(device))
+        self.report = ProfileReport(settings=asdict(settings), device=str(device))
         self._settings = settings
         self._schedule = schedule
         self._device = device

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..report import Report
 from .trace import Breakdown
 
 
@@ -30,10 +31,9 @@ class StepRecord:
 
 
 @dataclass
-class ProfileReport:
+class ProfileReport(Report):
     """What a profiled run showed, as plain data."""
 
-    settings: dict[str, Any]
     device: str = "cpu"
     file: str = ""
     """The trace, or in mode ``nvtx`` the times, as a path in the host's output folder."""
@@ -44,13 +44,6 @@ class ProfileReport:
     """Starting and stopping the profiler between evaluations."""
     steps: list[StepRecord] = field(default_factory=list)
     breakdown: Breakdown = field(default_factory=Breakdown)
-    notices: list[str] = field(default_factory=list)
-    outcome: str = "running"
-
-    def notice(self, sentence: str) -> None:
-        """Add a sentence once."""
-        if sentence not in self.notices:
-            self.notices.append(sentence)
 
     @property
     def traced(self) -> int:
@@ -70,7 +63,7 @@ class ProfileReport:
         text = f"Profile: {what} {self.traced} of {total} evaluations, {mean:.1f} ms each"
         return f"{text}, written to {self.file} in the output folder." if self.file else f"{text}."
 
-    def text(self) -> str:
+    def lines(self) -> list[str]:
         """The sentence, time by part, and the operations that took most."""
         lines = [
             self.sentence(),
@@ -87,22 +80,18 @@ class ProfileReport:
             lines.append("Operations that took most, ms in all (calls):")
             for o in found.operations:
                 lines.append(f"  {o.name:<52}{o.ms:9.2f}  ({o.calls})")
-        lines += [f"Note: {notice}." for notice in self.notices]
-        return "\n".join(lines)
+        return lines
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON-ready data."""
         return {
-            "settings": self.settings,
+            **super().as_dict(),
             "device": self.device,
             "file": self.file,
-            "outcome": self.outcome,
-            "sentence": self.sentence(),
             "seconds": self.seconds,
             "setup_seconds": self.setup_seconds,
             "profiler_seconds": self.profiler_seconds,
             "traced": self.traced,
             "steps": [asdict(step) for step in self.steps],
             "breakdown": self.breakdown.as_dict(),
-            "notices": list(self.notices),
         }

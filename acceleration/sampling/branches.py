@@ -133,7 +133,9 @@ class Branches:
         kept = self.new_forecast().tensors_kept
         self.expected_tensors = (kept + 1) * memory.branches
         """About how many tensors of the hidden state's size the run is going to keep."""
-        self._store = ResidualStore(technique.residual_device, memory.room, self.expected_tensors)
+        self._store = ResidualStore(
+            technique.settings.residual_device, memory.room, self.expected_tensors
+        )
 
     def clock(self, key: Hashable, turn: int) -> float | None:
         """Position of the last evaluation that was called so, None before the first."""
@@ -249,12 +251,12 @@ class Branches:
 
     def new_forecast(self) -> Forecast:
         """A forecast that knows nothing yet."""
-        technique = self._technique
-        return make_forecast(technique.calibrator, technique.taylorseer_order, self._store)
+        settings = self._technique.settings
+        return make_forecast(settings.calibrator, settings.taylorseer_order, self._store)
 
     def _new_corrector(self) -> Corrector | None:
         """A corrector that owes nothing, where the user and the sampler allow one."""
-        if not self._technique.corrector or self._sampler not in SAMPLERS:
+        if not self._technique.settings.corrector or self._sampler not in SAMPLERS:
             return None
         return Corrector(SAMPLERS[self._sampler])
 

@@ -92,7 +92,7 @@ class SamplingRun:
         memory: Memory,
         listener: Listener | None = None,
     ) -> None:
-        self.report = RunReport(technique.name, technique.describe(), sampler=sampler)
+        self.report = RunReport(technique.name, settings=technique.describe(), sampler=sampler)
         self.report.steps = schedule.steps
         self._technique = technique
         self._schedule = schedule
@@ -117,7 +117,7 @@ class SamplingRun:
     @property
     def residual_device(self) -> str:
         """The input of this name, of the settings that this run goes by."""
-        return self._technique.residual_device
+        return self._technique.settings.residual_device
 
     @property
     def expected_tensors(self) -> int:

@@ -103,7 +103,7 @@ def require_known(environ: Environment) -> None:
         meant = f"write {LOCK} to switch off what changes pictures; " if lock else ""
         raise AccelerationError(
             f"environment variable {name} (with the value {shown(environ[name])}) is unknown: "
-            f"{meant}allowed are {LOCK} and what begins with {begins} (the README lists them)."
+            f"{meant}allowed are {LOCK} and what begins with {begins} (see docs/settings.md)."
         )
 
 

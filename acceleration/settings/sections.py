@@ -18,7 +18,6 @@ from typing import Any
 
 from ..attention.settings import AttentionSettings
 from ..errors import AccelerationError, shown
-from ..families import published_fits
 from ..performance import PerformanceSettings
 from ..report import DEFAULT
 from . import cache_dit_files, cache_dit_names
@@ -55,8 +54,6 @@ class Section:
     """Keys of older files, and today's."""
     translate: Callable[[dict[str, Any]], cache_dit_names.Translation] | None = None
     """Turns switches and aliases into fields."""
-    choices: Mapping[str, Callable[[], list[str]]] = field(default_factory=dict)
-    """Allowed values that only the rest of the engine knows."""
 
     @property
     def kinds(self) -> dict[str, type]:
@@ -75,10 +72,6 @@ class Section:
         return asdict(self.settings())
 
 
-def _published_fits() -> list[str]:
-    return ["auto", "raw", "custom", *published_fits()]
-
-
 SECTIONS: dict[str, Section] = {
     section.key: section
     for section in (
@@ -92,12 +85,7 @@ SECTIONS: dict[str, Section] = {
             renamed=cache_dit_names.RENAMED,
             translate=cache_dit_names.translate,
         ),
-        Section(
-            "teacache_config",
-            TeaCacheSettings,
-            "TEACACHE",
-            choices={"coefficients": _published_fits},
-        ),
+        Section("teacache_config", TeaCacheSettings, "TEACACHE"),
         Section("attention_config", AttentionSettings, "ATTENTION"),
         Section("performance_config", PerformanceSettings, "PERFORMANCE"),
     )
@@ -189,6 +177,7 @@ def read_section(section: Section, raw: Any, origin: Callable[[str], str]) -> Gi
     if not isinstance(raw, Mapping):
         raise AccelerationError(f"{whole}: it is {shown(raw)}, but must hold keys and values.")
     found: dict[str, Any] = {}
+    kinds = section.kinds
     for key, value in raw.items():
         name = section.renamed.get(key, key)
         if key not in section.file_keys:
@@ -199,7 +188,7 @@ def read_section(section: Section, raw: Any, origin: Callable[[str], str]) -> Gi
                 f"{whole}: {older} is an older name of {name}: give one of them."
             )
         try:
-            found[name] = value if key in section.aliases else _checked(section, name, value)
+            found[name] = value if key in section.aliases else typed(name, value, kinds[name])
         except AccelerationError as error:
             raise AccelerationError(f"{origin(key)}: {error}") from None
     try:
@@ -209,15 +198,6 @@ def read_section(section: Section, raw: Any, origin: Callable[[str], str]) -> Gi
     origins = {name: origin(done.keys.get(name, name)) for name in done.values}
     make(section, done.values, origins)
     return Given(done.values, origins, tuple(f"{whole}: {text}" for text in done.notices))
-
-
-def _checked(section: Section, key: str, value: Any) -> Any:
-    """A value of the right type and, where only the engine knows what is allowed, one of that."""
-    found = typed(key, value, section.kinds[key])
-    allowed = section.choices[key]() if key in section.choices else [found]
-    if found not in allowed:
-        raise AccelerationError(f"{key} is {shown(value)}: choose one of {', '.join(allowed)}.")
-    return found
 
 
 def _unknown(section: Section, key: object, value: object, whole: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from dit_acceleration_pack.acceleration import host
 from dit_acceleration_pack.acceleration.attention import AttentionSettings
 from dit_acceleration_pack.acceleration.errors import AccelerationError
 from dit_acceleration_pack.acceleration.host import attention as host_attention
+from dit_acceleration_pack.acceleration.host import levers
 
 OVERRIDE = "optimized_attention_override"
 STEPS = 4
@@ -246,6 +248,60 @@ def test_the_node() -> None:
         AttentionBackend.execute("no model")
 
 
+@pytest.mark.every_host
+@pytest.mark.parametrize(
+    ("backend", "told"),
+    [
+        ("sage_fp8", None),
+        ("sdpa", None),
+        (["1", 0], None),
+        ("warp", "backend is 'warp': choose one"),
+    ],
+)
+def test_the_host_takes_choices_of_older_versions(
+    backend: Any, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A saved workflow may still have one; the host alone would refuse it ("not in list")."""
+    import execution
+
+    import nodes
+    from dit_acceleration_pack.nodes.attention_backend import AttentionBackend
+
+    class Loader:
+        RETURN_TYPES = ("MODEL",)
+
+        @classmethod
+        def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - the host's name
+            return {}
+
+    class Chooser(Loader):
+        RETURN_TYPES = ("COMBO",)
+
+    kinds = {"Loader": Loader, "Chooser": Chooser, "AccelAttentionBackend": AttentionBackend}
+    for kind, node in kinds.items():
+        monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, kind, node)
+    prompt = {
+        "1": {"class_type": "Chooser", "inputs": {}},
+        "2": {"class_type": "Loader", "inputs": {}},
+        "3": {
+            "class_type": "AccelAttentionBackend",
+            "inputs": {"model": ["2", 0], "backend": backend},
+        },
+    }
+    valid, errors, _ = asyncio.run(execution.validate_inputs("prompt", prompt, "3", {}))
+    assert valid == (told is None)
+    assert [told in error["details"] for error in errors if told] == [True] * bool(told)
+
+
+def test_a_locked_server_leaves_former_quantizing_choices_out(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_attention, "lossy_locked", lambda: "locked here")
+    locked = attached(model, "sage_fp8")
+    tm.sample(locked, "flux", steps=1)
+    assert "locked here" in report_of(locked).sentence()
+
+
 def test_a_package_that_is_missing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentence comes from the node, before anything is sampled."""
     from dit_acceleration_pack.acceleration.attention import registry
@@ -262,7 +318,7 @@ def test_a_package_that_is_missing(model: Any, monkeypatch: pytest.MonkeyPatch) 
 def test_a_locked_server_leaves_quantizing_kernels_out(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_attention, "lossy_locked", lambda: "locked here")
+    monkeypatch.setattr(levers, "lossy_locked", lambda: "locked here")
     locked = attached(model, "auto", allow_low_precision=True)
     plain = tm.sample(model, "flux", steps=STEPS)
     assert torch.equal(tm.sample(locked, "flux", steps=STEPS), plain)

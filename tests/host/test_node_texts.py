@@ -41,6 +41,13 @@ def test_every_node_has_a_help_page_and_every_page_a_node(texts: dict[str, Any])
         assert unnamed == [], kind
 
 
+def test_the_lists_of_the_help_pages_are_what_the_schemas_say(server: Server) -> None:
+    """If this fails, run ``python3 tests/node_texts.py``."""
+    pages = list(node_texts.pages(server.object_info()))
+    assert len([text for _, text in pages if node_texts.LIST.search(text)]) == 4
+    assert [path.name for path, text in pages if path.read_text("utf-8") != text] == []
+
+
 def test_english_is_what_the_schemas_say(texts: dict[str, Any]) -> None:
     """If this fails, run ``python3 tests/node_texts.py``."""
     assert node_texts.file_of("en").read_text("utf-8") == node_texts.english_file(texts)

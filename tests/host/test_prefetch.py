@@ -325,7 +325,7 @@ def recorded(model: Any, recordings: list[Record], patch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("name", ["ltxav", "minimax_h3", "wan", "flux"])
-@pytest.mark.parametrize("how", ["Cache-DiT", "TeaCache", "calibration"])
+@pytest.mark.parametrize("how", ["Cache-DiT", "TeaCache", "calibration", "attention"])
 def test_nothing_that_outlives_the_network_is_made_while_the_host_records(
     name: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,15 +339,20 @@ def test_nothing_that_outlives_the_network_is_made_while_the_host_records(
     accelerated = attached(model, how)
     tm.sample(accelerated, name, steps=7)
     assert len(outlived) == 7 and max(outlived) <= host_itself
-    assert all(recording.pauses > 0 for recording in recordings)
+    # Kernels are tried and raced in the first evaluation, gates act in each.
+    acting = recordings[:1] if how == "attention" else recordings
+    assert all(recording.pauses > 0 for recording in acting)
 
 
 def attached(model: Any, how: str) -> Any:
     from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.attention import AttentionSettings
     from dit_acceleration_pack.acceleration.policies.recording import Recorder, Recording
     from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
     from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
 
+    if how == "attention":
+        return host.attach_attention(model, AttentionSettings(backend="auto"))
     if how == "Cache-DiT":
         return tm.attach(model, **SEVEN_STEPS, calibrator="taylorseer")
     if how == "TeaCache":

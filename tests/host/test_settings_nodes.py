@@ -358,7 +358,7 @@ def test_a_mistyped_lock_locks_what_is_attached_without_a_node(
     monkeypatch.setenv("DIT_ACCEL_LOCK", "1")
     technique = CacheDiT(CacheDiTSettings(residual_diff_threshold=0.99))
     for locked in (
-        host.attach_lossy(model, technique),
+        host.attach(model, technique),
         host.attach_performance(model, PerformanceSettings(approximation="ultra")),
         host.attach_attention(model, AttentionSettings(backend="sage")),
     ):

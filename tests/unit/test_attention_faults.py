@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import attention_calls as calls
@@ -13,6 +15,7 @@ from dit_acceleration_pack.acceleration.attention import (
     AttentionSettings,
     probe,
     race,
+    router,
 )
 from dit_acceleration_pack.acceleration.attention.backend import Backend
 from dit_acceleration_pack.acceleration.attention.call import Arguments
@@ -235,3 +238,47 @@ def test_an_earlier_override_that_asks_us_in_turn_is_no_ring() -> None:
     out = run.attend(host, (q, k, v, 4), KWARGS | {"window": 3})
     assert torch.equal(out, torch.full_like(q, 8))
     assert run.close(True).calls == 1
+
+
+# ------------------------------------------------------------------ what the host records
+
+
+def test_kernels_are_tried_and_raced_outside_of_what_the_host_records() -> None:
+    """Their first calls leave workspaces behind, and happen in one evaluation only."""
+    depth: list[int] = []
+    entered = 0
+
+    @contextlib.contextmanager
+    def outliving() -> Iterator[None]:
+        nonlocal entered
+        assert not depth, "it is not to be nested"
+        entered += 1
+        depth.append(1)
+        yield
+        depth.pop()
+
+    inside: list[bool] = []
+
+    def raced(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any, **__: Any) -> Any:
+        inside.append(bool(depth))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    run = AttentionRun(AttentionSettings(backend="auto"), outliving=outliving)
+    args = (*calls.made(), 4)
+    for _ in range(3):
+        run.attend(raced, args, KWARGS)
+    assert entered == 1, "a plan is made once"
+    assert inside[:2] == [True, True], "the host's function took part in the race"
+
+
+def test_a_call_that_is_captured_is_left_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel in the host's graph would serve whoever samples this model afterwards."""
+    run = started()
+    monkeypatch.setattr(router, "is_capturing", lambda _: True)
+    args = (*calls.made(), 4)
+    assert torch.equal(run.attend(host, args, KWARGS), host(args[0]))
+    monkeypatch.setattr(router, "is_capturing", lambda _: False)
+    assert served(run)
+    report = run.close(True)
+    assert report.counts == {("sdpa_math", ""): 2, ("default", router.CAPTURED): 1}
+    assert "records this block as a CUDA graph" in report.sentence()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import attention_calls as calls
@@ -11,6 +13,7 @@ import torch
 from dit_acceleration_pack.acceleration.attention import (
     BACKENDS,
     CHOICES,
+    FORMER,
     AttentionRun,
     AttentionSettings,
     available_backends,
@@ -23,8 +26,11 @@ from dit_acceleration_pack.acceleration.attention.backend import Backend, is_ins
 from dit_acceleration_pack.acceleration.attention.call import Arguments, shape_of
 from dit_acceleration_pack.acceleration.attention.device import DeviceFacts
 from dit_acceleration_pack.acceleration.attention.limits import Limits
+from dit_acceleration_pack.acceleration.attention.registry import EXPERIMENTAL
 from dit_acceleration_pack.acceleration.errors import AccelerationError
 
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "attention.json"
 CPU = torch.device("cpu")
 
 
@@ -37,6 +43,34 @@ def test_values_of_the_list_stay() -> None:
     promised = "auto default flash sage sage3 xformers sdpa sdpa_flash sdpa_cudnn sdpa_efficient"
     assert set(promised.split()) | {"sdpa_math"} <= set(CHOICES)
     assert CHOICES[:2] == ("auto", "default")
+
+
+def test_choices_of_older_versions_still_mean_something() -> None:
+    assert FORMER == {
+        "sage_fp16_triton": "sage_fp16",
+        "sage_fp8": "sage",
+        "sage_fp8_fast": "sage",
+        "sage_fp8_hopper": "sage",
+    }
+    for former, today in FORMER.items():
+        assert former not in CHOICES and AttentionSettings(backend=former).kernel == today
+        # What the operator's lock goes by.
+        assert class_of(former) == "quality-tradeoff"
+
+
+def test_what_no_gpu_has_measured_is_experimental() -> None:
+    """Plain mathematics is not timed (``races``), so the results do not tell."""
+    measured = {row["ran"] for row in json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]}
+    timed = {name for name, backend in BACKENDS.items() if backend.races}
+    assert {name for name, b in BACKENDS.items() if b.experimental} == timed - measured
+    told = {
+        line.partition(":")[0] for line in describe_choices().splitlines() if EXPERIMENTAL in line
+    }
+    assert told == timed - measured != set()
+    for language in ("zh", "ja"):
+        texts = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text("utf-8"))
+        tooltip = texts["AccelAttentionBackend"]["inputs"]["backend"]["tooltip"]
+        assert all(name in tooltip for name in told), language
 
 
 def test_every_backend_falls_to_known_exact_ones() -> None:
@@ -111,8 +145,7 @@ def test_limits_by_device() -> None:
         "flash3": {H100},
         "flash4": {H100, B200, RTX_5090},
         "sage": {H100, A100, B200, RTX_5090},
-        "sage_fp8": {H100, B200, RTX_5090},
-        "sage_fp8_hopper": {H100},
+        "sage_fp16": {H100, A100, B200, RTX_5090},
         "sage3": {B200, RTX_5090},
         "xformers": {H100, A100, T4, B200, RTX_5090, MI300},
         "sdpa": {H100, A100, T4, B200, RTX_5090, MI300},

@@ -12,8 +12,8 @@ from benchmark_script import benchmark_script
 
 
 @pytest.fixture(scope="module")
-def harness() -> ModuleType:
-    return benchmark_script("harness")
+def turns() -> ModuleType:
+    return benchmark_script("turns")
 
 
 @pytest.fixture
@@ -27,14 +27,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 class Demo:
     """Notes its steps in a list that it shares with others."""
 
-    def __init__(
-        self, harness: ModuleType, name: str, steps: list[str], clock: list[float]
-    ) -> None:
-        self.harness, self.name, self.steps, self.clock = harness, name, steps, clock
+    def __init__(self, turns: ModuleType, name: str, steps: list[str], clock: list[float]) -> None:
+        self.turns, self.name, self.steps, self.clock = turns, name, steps, clock
         self.between_steps: Any = None
 
     def sample(self, seconds: float, count: int = 3, fails: bool = False) -> Any:
-        laps = self.harness.Laps(self.between_steps)
+        laps = self.turns.Laps(self.between_steps)
         for _ in range(count):
             self.clock[0] += seconds
             self.steps.append(self.name)
@@ -42,30 +40,30 @@ class Demo:
         if fails:
             raise ValueError(self.name)
         taken = laps.taken()
-        return self.harness.Sample(None, sum(taken), count, taken)
+        return self.turns.Sample(None, sum(taken), count, taken)
 
 
-def test_every_run_makes_a_step_then_the_next_run(harness: ModuleType, clock: list[float]) -> None:
+def test_every_run_makes_a_step_then_the_next_run(turns: ModuleType, clock: list[float]) -> None:
     steps: list[str] = []
-    a, b = (Demo(harness, name, steps, clock) for name in "ab")
-    slow, quick = harness.in_turns([a, b], [lambda: a.sample(0.5, 4), lambda: b.sample(0.25, 2)])
+    a, b = (Demo(turns, name, steps, clock) for name in "ab")
+    slow, quick = turns.in_turns([a, b], [lambda: a.sample(0.5, 4), lambda: b.sample(0.25, 2)])
     assert "".join(steps) == "ababaa"
     # Waiting for the other one is nobody's time.
     assert slow.laps == (0.5, 0.5, 0.5, 0.5, 0.0) and slow.seconds == 2.0
     assert quick.laps == (0.25, 0.25, 0.0)
 
 
-def test_a_run_that_fails_stops_nobody(harness: ModuleType, clock: list[float]) -> None:
+def test_a_run_that_fails_stops_nobody(turns: ModuleType, clock: list[float]) -> None:
     steps: list[str] = []
-    a, b = (Demo(harness, name, steps, clock) for name in "ab")
+    a, b = (Demo(turns, name, steps, clock) for name in "ab")
     with pytest.raises(ValueError, match="b"):
-        harness.in_turns([a, b], [lambda: a.sample(0.0), lambda: b.sample(0.0, 1, fails=True)])
+        turns.in_turns([a, b], [lambda: a.sample(0.0), lambda: b.sample(0.0, 1, fails=True)])
     assert "".join(steps) == "abaa"
 
 
-def test_a_typical_run_takes_the_median_of_every_step(harness: ModuleType) -> None:
+def test_a_typical_run_takes_the_median_of_every_step(turns: ModuleType) -> None:
     runs = [(1.0, 2.0, 9.0), (1.0, 5.0, 3.0), (7.0, 2.0, 3.0)]
-    samples = [harness.Sample(None, sum(laps), 2, laps) for laps in runs]
-    assert harness.typical(samples) == 6.0
+    samples = [turns.Sample(None, sum(laps), 2, laps) for laps in runs]
+    assert turns.typical(samples) == 6.0
     with pytest.raises(ValueError):
-        harness.typical([*samples, harness.Sample(None, 1.0, 1, (1.0,))])
+        turns.typical([*samples, turns.Sample(None, 1.0, 1, (1.0,))])

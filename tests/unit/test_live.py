@@ -49,7 +49,7 @@ class Failing:
 def test_a_failing_listener_is_asked_once_and_hurts_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    listener, report = Failing(), RunReport("Cache-DiT", {})
+    listener, report = Failing(), RunReport("Cache-DiT")
     guarded = Guarded(listener)
     guarded.evaluated(record(0, "cond", False, "warm-up"), lambda: report)
     guarded.evaluated(record(1, "cond", False, "warm-up"), lambda: report)
@@ -59,7 +59,7 @@ def test_a_failing_listener_is_asked_once_and_hurts_nobody(
 
 
 def test_times_not_yet_known_do_not_count_as_none() -> None:
-    report = RunReport("Cache-DiT", {})
+    report = RunReport("Cache-DiT")
     report.evaluations = [
         EvaluationRecord(i, float(i), 1.0, "cond", skipped, "", None, seconds)
         for i, (skipped, seconds) in enumerate(
@@ -77,7 +77,7 @@ def test_times_not_yet_known_do_not_count_as_none() -> None:
 def test_sentence_says_lengths_of_time_for_people(
     monkeypatch: pytest.MonkeyPatch, seconds: float, saved: float, text: str
 ) -> None:
-    report = RunReport("Cache-DiT", {}, seconds=seconds, outcome="finished")
+    report = RunReport("Cache-DiT", seconds=seconds, outcome="finished")
     report.evaluations = [record(0, "cond", True, "below threshold")]
     monkeypatch.setattr(RunReport, "seconds_saved", lambda _: saved)
     assert f"about {text}" in report.sentence()

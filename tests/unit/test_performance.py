@@ -12,8 +12,10 @@ from dit_acceleration_pack.acceleration.errors import AccelerationError
 from dit_acceleration_pack.acceleration.families import Structure
 from dit_acceleration_pack.acceleration.performance import PerformanceSettings, compiling, residency
 from dit_acceleration_pack.acceleration.performance.residency import GB, Memory
+from dit_acceleration_pack.acceleration.policies.base import RunInfo
 from dit_acceleration_pack.acceleration.policies.cost import skipped_cost
-from dit_acceleration_pack.acceleration.policies.planned import Planned, share_for
+from dit_acceleration_pack.acceleration.policies.planned import MOST_RISING, Planned, share_for
+from dit_acceleration_pack.acceleration.schedule import Schedule
 
 FLUX, WITH_TEXT = 12 * GB, 17 * GB
 IMAGE, VIDEO = 45.0, 120.0
@@ -115,6 +117,30 @@ def test_presets_plan_for_less_where_there_are_fewer_steps() -> None:
     assert at_20 == pytest.approx([1.55, 2.0, 2.6, 2.9], abs=0.05)
     assert all(1 < each.speedup_at(8) < fewer for each, fewer in zip(planned, at_20, strict=True))
     assert Planned(2.0, "target", strict=True).speedup_at(8) == 2.0
+
+
+def test_a_run_that_adds_noise_is_planned_for_no_more_than_plans_are_good_for() -> None:
+    network = torch.nn.Module()
+    family: Any = SimpleNamespace(stacks=[])
+
+    def info(sigmas: list[float]) -> RunInfo:
+        return RunInfo(Schedule.from_sigmas(sigmas), Structure(family, ()), "euler", network)
+
+    falling = info([1 - step / 28 for step in range(29)])
+    rising = info([step / 28 for step in range(29)])
+    for run in (falling, rising):
+        vars(run)["skipped_cost"] = 0.1
+    for wanted, strict in ((2.7, False), (3.0, True)):
+        planned = Planned(wanted, "fast", strict)
+        # 28 steps, so a preset plans for its whole speed-up: (1 / speed-up - 0.1) / 0.9.
+        assert planned._share(falling) == pytest.approx((1 / wanted - 0.1) / 0.9)
+        assert planned._share(rising) == pytest.approx((1 / MOST_RISING - 0.1) / 0.9)
+        told = f"this schedule adds noise, which plans do not know yet: {MOST_RISING:g} times"
+        assert any(told in notice for notice in planned.notices(rising))
+        assert not any("adds noise" in notice for notice in planned.notices(falling))
+    modest = Planned(1.3, "target", strict=True)
+    assert modest._share(rising) == modest._share(falling), "the cap is no speed-up to aim at"
+    assert not any("adds noise" in notice for notice in modest.notices(rising))
 
 
 def test_a_skipped_evaluation_costs_what_every_token_passes() -> None:

@@ -26,7 +26,7 @@ def record(step: int, skipped: bool = False, branch: str = "cond", **more: Any) 
 
 
 def plotted(*records: EvaluationRecord) -> np.ndarray:
-    report = RunReport("Cache-DiT", {}, "FLUX", sampler="euler", steps=len(records))
+    report = RunReport("Cache-DiT", family="FLUX", sampler="euler", steps=len(records))
     report.evaluations = list(records)
     return np.asarray(run_plot(report.as_dict()))
 

@@ -11,6 +11,7 @@ first and last steps.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ..backend import Backend, Kernel
 from ..limits import HALF, Limits
@@ -20,13 +21,8 @@ def _load() -> Kernel:
     from sageattn3 import sageattn3_blackwell
 
     def sage3(
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        mask: torch.Tensor | None,
-        scale: float | None,
-        causal: bool,
-    ) -> torch.Tensor:
+        q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, causal: bool
+    ) -> Tensor:
         copy = k.clone(memory_format=torch.contiguous_format)
         return sageattn3_blackwell(q.contiguous(), copy, v.contiguous(), is_causal=causal)
 
@@ -54,6 +50,7 @@ BACKENDS = (
         "SageAttention sources)",
         # SGLang: without SageAttention 3, SDPA.
         tolerance=0.4,
+        experimental=True,
         order=30,
     ),
 )

@@ -14,12 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.backends import cuda as checks
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from ..backend import Backend
+from ..backend import Backend, Kernel
 from ..limits import FLOATS, HALF, Limits
 
 ALIGNMENT = 8
@@ -33,13 +35,8 @@ FINITE_HIDDEN = -65504.0
 
 
 def _free(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    mask: torch.Tensor | None,
-    scale: float | None,
-    causal: bool,
-) -> torch.Tensor:
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, causal: bool
+) -> Tensor:
     grouped = k.shape[1] != q.shape[1]
     if grouped and mask is not None and q.device.type != "cpu":
         # Of the fast kernels hardly one takes both, and the last resort needs Lq x Lk memory.
@@ -52,13 +49,8 @@ def _free(
 
 
 def _flash(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    mask: torch.Tensor | None,
-    scale: float | None,
-    causal: bool,
-) -> torch.Tensor:
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, causal: bool
+) -> Tensor:
     q, k, v = _adjacent(q, k, v)
     if _is_cpu(q):
         out, _ = torch._scaled_dot_product_flash_attention_for_cpu(
@@ -78,58 +70,40 @@ def _flash(
     return out[..., :size] if missing else out
 
 
-def _efficient(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    mask: torch.Tensor | None,
-    scale: float | None,
-    causal: bool,
-) -> torch.Tensor:
-    q, k, v = _adjacent(q, k, v)
-    if k.shape[1] != q.shape[1]:
-        repeats = q.shape[1] // k.shape[1]
-        k, v = (t.repeat_interleave(repeats, dim=1) for t in (k, v))
-    _ask_pytorch("mem_efficient", q, k, v, mask, causal)
-    bias = None if mask is None else _aligned(_bias(mask, q, k.shape[2]), q, k.shape[2])
-    out: torch.Tensor = torch._scaled_dot_product_efficient_attention(
-        q, k, v, bias, _backward_follows(q, k, v), 0.0, causal, scale=scale
-    )[0]
-    return out
+def _biased(name: str, operator: Callable[..., Any], bias_of: Callable[..., Tensor]) -> Kernel:
+    """One of the two kernels to whose operators a mask is a bias that is added to the scores."""
+
+    def biased(
+        q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, causal: bool
+    ) -> Tensor:
+        q, k, v = _adjacent(q, k, v)
+        _ask_pytorch(name, q, k, v, mask, causal)
+        bias = None if mask is None else bias_of(mask, q, k.shape[2])
+        kept = _backward_follows(q, k, v)
+        out: Tensor = operator(q, k, v, bias, kept, 0.0, causal, scale=scale)[0]
+        return out
+
+    return biased
 
 
-def _cudnn(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    mask: torch.Tensor | None,
-    scale: float | None,
-    causal: bool,
-) -> torch.Tensor:
-    q, k, v = _adjacent(q, k, v)
-    _ask_pytorch("cudnn", q, k, v, mask, causal)
-    bias = None if mask is None else _bias(mask, q, k.shape[2], _hidden_from_cudnn())
-    out: torch.Tensor = torch._scaled_dot_product_cudnn_attention(
-        q, k, v, bias, _backward_follows(q, k, v), 0.0, causal, False, scale=scale
-    )[0]
-    return out
+def _efficient_bias(mask: Tensor, q: Tensor, kv_tokens: int) -> Tensor:
+    return _aligned(_bias(mask, q, kv_tokens), q, kv_tokens)
+
+
+def _cudnn_bias(mask: Tensor, q: Tensor, kv_tokens: int) -> Tensor:
+    return _bias(mask, q, kv_tokens, _hidden_from_cudnn())
 
 
 def _math(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    mask: torch.Tensor | None,
-    scale: float | None,
-    causal: bool,
-) -> torch.Tensor:
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, causal: bool
+) -> Tensor:
     grouped = k.shape[1] != q.shape[1]
     if q.device.type == "mps":
         # All that there is on Apple's GPUs, behind an operator that differs by version.
         return scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped
         )
-    out: torch.Tensor = torch._scaled_dot_product_attention_math(
+    out: Tensor = torch._scaled_dot_product_attention_math(
         q, k, v, _added(mask, q), 0.0, causal, None, scale=scale, enable_gqa=grouped
     )[0]
     return out
@@ -138,27 +112,23 @@ def _math(
 # ------------------------------------------------------------------ what the operators want
 
 
-def _is_cpu(tensor: torch.Tensor) -> bool:
+def _is_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def _adjacent(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _adjacent(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Tensors whose last elements lie side by side; the kernel for the CPU does not look."""
     return tuple(t if t.stride(-1) == 1 else t.contiguous() for t in tensors)
 
 
-def _added(
-    mask: torch.Tensor | None, q: torch.Tensor, hidden: float = -math.inf
-) -> torch.Tensor | None:
+def _added(mask: Tensor | None, q: Tensor, hidden: float = -math.inf) -> Tensor | None:
     """A mask to be added to the scores: the operators would take true and false for 1 and 0."""
     if mask is None or mask.dtype != torch.bool:
         return mask
     return torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, hidden)
 
 
-def _bias(
-    mask: torch.Tensor, q: torch.Tensor, kv_tokens: int, hidden: float = -math.inf
-) -> torch.Tensor:
+def _bias(mask: Tensor, q: Tensor, kv_tokens: int, hidden: float = -math.inf) -> Tensor:
     """A mask in the dtype of the queries, ``[B or 1, H or 1, Lq or 1, Lk]`` with adjacent keys.
 
     cuDNN reads whatever bytes it is given in the dtype of the queries.
@@ -169,7 +139,7 @@ def _bias(
     return added if added.stride(3) == 1 else added.contiguous()
 
 
-def _aligned(bias: torch.Tensor, q: torch.Tensor, kv_tokens: int) -> torch.Tensor:
+def _aligned(bias: Tensor, q: Tensor, kv_tokens: int) -> Tensor:
     """A bias whose rows begin at multiples of 8 elements, expanded to ``[B, H, Lq, Lk]``."""
     if any(step % ALIGNMENT for step in bias.stride()[:3]):
         bias = pad(bias, (0, -kv_tokens % ALIGNMENT)).contiguous()[..., :kv_tokens]
@@ -181,17 +151,17 @@ def _hidden_from_cudnn() -> float:
     return -math.inf if (torch.backends.cudnn.version() or 0) >= 91000 else FINITE_HIDDEN
 
 
-def _backward_follows(*tensors: torch.Tensor) -> bool:
+def _backward_follows(*tensors: Tensor) -> bool:
     """Whether the kernel must keep what its gradient needs."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def _ask_pytorch(
     name: str,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    mask: torch.Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
     causal: bool,
 ) -> None:
     """Raise RuntimeError where PyTorch says that one of its kernels cannot take a call.
@@ -253,14 +223,16 @@ BACKENDS = (
             grouped=True,
             least_kv_tokens=2,
         ),
-        load=lambda: _cudnn,
+        load=lambda: _biased("cudnn", torch._scaled_dot_product_cudnn_attention, _cudnn_bias),
         order=42,
     ),
     Backend(
         name="sdpa_efficient",
         title="PyTorch SDPA, memory-efficient kernel",
         limits=Limits(devices=_GPU, capability=(5, 0), dtypes=FLOATS, value_size_differs=True),
-        load=lambda: _efficient,
+        load=lambda: _biased(
+            "mem_efficient", torch._scaled_dot_product_efficient_attention, _efficient_bias
+        ),
         order=43,
     ),
     Backend(

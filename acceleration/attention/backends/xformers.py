@@ -10,6 +10,7 @@ Lk]`` and whose rows begin at multiples of 8 elements; the last dimension must b
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ..backend import Backend, Kernel
 from ..limits import FLOATS, Limits
@@ -17,7 +18,7 @@ from ..limits import FLOATS, Limits
 ALIGNMENT = 8
 
 
-def bias_of(mask: torch.Tensor, q: torch.Tensor, kv_tokens: int) -> torch.Tensor:
+def bias_of(mask: Tensor, q: Tensor, kv_tokens: int) -> Tensor:
     """A mask as xformers wants it, ``[B, H, Lq, Lk]`` in aligned memory.
 
     Parameters
@@ -42,13 +43,8 @@ def _load() -> Kernel:
     from xformers.ops import LowerTriangularMask, memory_efficient_attention
 
     def efficient(
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        mask: torch.Tensor | None,
-        scale: float | None,
-        causal: bool,
-    ) -> torch.Tensor:
+        q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, causal: bool
+    ) -> Tensor:
         bias = LowerTriangularMask() if causal else None
         if mask is not None:
             bias = bias_of(mask, q, k.shape[1])
@@ -68,6 +64,7 @@ BACKENDS = (
         distribution="xformers",
         install="python -m pip install xformers",
         heads_first=False,
+        experimental=True,
         order=35,
     ),
 )

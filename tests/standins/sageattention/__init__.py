@@ -59,7 +59,7 @@ def sageattn(
     return _attend(q, k, v, tensor_layout, is_causal, sm_scale)
 
 
-def sageattn_qk_int8_pv_fp8_cuda(
+def sageattn_qk_int8_pv_fp16_cuda(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -67,7 +67,7 @@ def sageattn_qk_int8_pv_fp8_cuda(
     is_causal: bool = False,
     qk_quant_gran: str = "per_thread",
     sm_scale: float | None = None,
-    pv_accum_dtype: str = "fp32+fp16",
+    pv_accum_dtype: str = "fp32",
     smooth_k: bool = True,
     smooth_v: bool = False,
     return_lse: bool = False,
@@ -75,5 +75,5 @@ def sageattn_qk_int8_pv_fp8_cuda(
 ) -> torch.Tensor:
     """2.2."""
     assert q.size(-1) <= 128
-    CALLS.append({"name": "fp8", "q": tuple(q.shape), "pv_accum_dtype": pv_accum_dtype})
+    CALLS.append({"name": "fp16", "q": tuple(q.shape), "pv_accum_dtype": pv_accum_dtype})
     return _attend(q, k, v, tensor_layout, is_causal, sm_scale)

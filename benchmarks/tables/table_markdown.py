@@ -1,13 +1,13 @@
-"""What every table of the READMEs is made of."""
+"""What every table of the documentation is made of."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from harness import RESULTS
+
 NONE = "–"
 
 Row = Mapping[str, Any]
@@ -44,7 +44,7 @@ def packages(data: Mapping[str, Any]) -> str:
     return f" Installed: {names}." if names else ""
 
 
-def span(values: Sequence[float], form: str) -> str:
-    """From the least to the most, such as ``"1.13 to 1.19"``, or the one that all show."""
-    ends = list(dict.fromkeys(format(end, form) for end in (min(values), max(values))))
-    return " to ".join(ends)
+def each_cfg(rows: Rows, key: str, form: str) -> str:
+    """A figure for every guidance scale, such as ``"40.8 / 39.2"``; a dash where none is known."""
+    found = [format(row[key], form) for row in rows if key in row]
+    return " / ".join(found) or NONE

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from benchmark_script import benchmark_script
-from comfyui_environment import ROOT
+
+Tables = dict[str, Callable[[], str]]
 
 ENVIRONMENT = {
     "processor": "A processor",
@@ -74,24 +75,39 @@ CALLS = [
 ]
 
 
+PRESETS = [
+    {"model": "FLUX", "steps": steps, "cfg": cfg, "approximation": name, "psnr": psnr}
+    | {"plain_psnr": psnr - 9}
+    for steps, cfg, name, psnr in (
+        (20, 3.0, "balanced", 51.0),
+        (28, 1.0, "balanced", 52.0),
+        (28, 3.0, "balanced", 53.0),
+        (28, 3.0, "quality", 63.0),
+    )
+]
+
+
 @pytest.fixture
-def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module, reading made-up results."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import readme_markdown
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tables:
+    """What makes each table, reading made-up results."""
+    script = benchmark_script("tables/write_tables")
+    import table_markdown
 
-    data = {"environment": ENVIRONMENT, "dtype": "bfloat16", "memory_manager": "classic"}
-    text = json.dumps(data | {"rows": ROWS})
-    (tmp_path / "full_size.json").write_text(text, encoding="utf-8")
+    def write(name: str, **data: Any) -> None:
+        (tmp_path / f"{name}.json").write_text(json.dumps(data), encoding="utf-8")
+
+    what = {"environment": ENVIRONMENT, "dtype": "bfloat16"}
+    write("full_size", **what, memory_manager="classic", rows=ROWS)
     installed = ENVIRONMENT | {"attention_packages": {"sageattention": "2.2.0"}}
-    data = {"environment": installed, "dtype": "bfloat16", "repeats": 10, "rows": CALLS}
-    (tmp_path / "attention.json").write_text(json.dumps(data), encoding="utf-8")
-    monkeypatch.setattr(readme_markdown, "RESULTS", tmp_path)
-    return benchmark_script("readme_full_size")
+    write("attention", **what | {"environment": installed}, repeats=10, rows=CALLS)
+    write("performance", environment=ENVIRONMENT, rows=PRESETS)
+    monkeypatch.setattr(table_markdown, "RESULTS", tmp_path)
+    found: Tables = script.TABLES
+    return found
 
 
-def test_every_row_is_shown(tables: ModuleType) -> None:
-    text = tables.full_size()
+def test_every_row_is_shown(tables: Tables) -> None:
+    text = tables["full-size"]()
     assert "**FLUX**, cfg 1, 28 steps" in text and "**Wan**, cfg 5, 10 steps" in text
     assert "| plain | 28 of 28 | 6.00 | 1.00 | 200.0 | – | 3.0 | – | identical |" in text
     assert "| balanced | 11 of 28 | 3.00 | 2.00 | 200.0 | 9.0 | 3.0 | 50 | 31.2 dB |" in text
@@ -106,43 +122,16 @@ def test_every_row_is_shown(tables: ModuleType) -> None:
     assert "bfloat16, classic memory manager" in text
 
 
-def test_the_short_table_has_a_column_a_model(tables: ModuleType) -> None:
-    text = tables.full_size_brief()
-    assert "|  | FLUX, cfg 1, 28 steps | Wan, cfg 5, 10 steps |" in text
-    assert "| plain | 6.0 s | 24.0 s |" in text
-    assert "| `balanced` | 2.00 (11 of 28) | – |" in text
-    assert "| `ultra` |" not in text, "nobody measured it"
-    assert "nothing of picture quality" in text
-    assert "attention" not in text, "what failed is no row of the short table"
+def test_a_preset_shows_its_best_model_and_the_demo_at_one_guidance(tables: Tables) -> None:
+    text = tables["presets"]()
+    assert "| `quality` (default) |" in text and "| 1.00× | 63.0 dB | 54.0 dB |" in text
+    assert "| 2.00× | 53.0 dB | 44.0 dB |" in text
+    assert text.count("| – | – | – |") == 3, "nobody measured the other three"
+    assert "the best of FLUX, Wan, in real size with random weights, on one A GPU" in text
 
 
-def test_the_text_is_made_of_the_rows(tables: ModuleType) -> None:
-    text = tables.gpu_said()
-    assert "one A GPU, with random weights in FLUX, Wan." in text
-    assert "4.5 to 15.5 % with a preset." in text, "nobody measured the other techniques"
-    assert "bit for bit that of the plain run" in text
-    assert "differs by +0.2 to +1.0 %; that of the plain run sampled again by -1.0 %." in text
-    assert "took `sdpa_cudnn`, and an evaluation became 1.14 times" in text
-    assert "at 4000, 9000 tokens" in text
-    assert "exact kernel (`sdpa`, `flash3`) 1.00, 1.25 times, error 2.0e-03" in text
-    assert "quantising kernel (`sage`) 0.80, 2.00 times, error 3.9e-02" in text
-
-
-def test_the_text_tells_a_latent_that_is_not_the_same(
-    tables: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    changed = [*ROWS[:-2], timed("Wan", "nothing skipped", identical=False)]
-    assert "in 1 of 2 cases" in tables.nothing_skipped(changed)
-    few = [ROWS[0]]
-    monkeypatch.setattr(tables, "load", lambda _: {"environment": ENVIRONMENT, "rows": few})
-    monkeypatch.setattr(tables, "attention_said", lambda: "Alone.")
-    assert tables.gpu_said() == "Measured on one A GPU, with random weights in FLUX. Alone."
-
-
-def test_attention_kernels(tables: ModuleType) -> None:
-    import readme_attention
-
-    text = readme_attention.attention()
+def test_attention_kernels(tables: Tables) -> None:
+    text = tables["attention"]()
     lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
     assert [line.split(" | ")[:2] for line in lines] == [
         ["| Short", "`sdpa`"],
@@ -154,8 +143,3 @@ def test_attention_kernels(tables: ModuleType) -> None:
     assert "| Long | `sage` | quality-tradeoff | 9000 | 4.00 | 500 | 2.00 | 3.9e-02 |" in text
     assert "not working on this device: `broken`." in text
     assert "Installed: sageattention 2.2.0." in text
-    brief = readme_attention.attention_brief()
-    exact, quantising = "`flash3`: 6.40 ms, ratio 1.25", "`sage`: 4.00 ms, ratio 2.00"
-    assert (
-        f"| Long | {exact}, error 2.0e-03 | {quantising}, error 3.9e-02 | 9000 | 8.00 ms |" in brief
-    )
