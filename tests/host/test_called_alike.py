@@ -19,7 +19,14 @@ from whole import whole
 from benchmark_script import benchmark_script
 from comfyui_environment import ROOT
 
-MOST_UNLIKE = ("tiles", "second pass by a flag", "two pictures, cfg 3")
+MOST_UNLIKE = (
+    "tiles",
+    "two pictures, cfg 3",
+    "second pass by a flag",
+    "tiles whose number changes",
+    "batch in unequal parts",
+    "network called three times",
+)
 MODELS = ROOT / "workflows" / "demo" / "models"
 LOSS = 12.0
 """dB that a picture may lose by a trick."""
@@ -111,9 +118,10 @@ def check(trick: str, lever: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("lever", "trick"),
     [
-        *[("static", trick) for trick in TRICKS],
-        *[("balanced", trick) for trick in MOST_UNLIKE],
-        *whole([("balanced", trick) for trick in TRICKS if trick not in MOST_UNLIKE]),
+        *[("static", trick) for trick in MOST_UNLIKE],
+        *whole(("static", trick) for trick in TRICKS if trick not in MOST_UNLIKE),
+        ("balanced", "tiles"),
+        *whole(("balanced", trick) for trick in TRICKS if trick != "tiles"),
     ],
 )
 def test_no_residual_crosses(trick: str, lever: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,12 +129,14 @@ def test_no_residual_crosses(trick: str, lever: str, monkeypatch: pytest.MonkeyP
     assert report.skipped > 0.3 * len(report.evaluations), "it is still worth its while"
 
 
-@pytest.mark.parametrize("trick", [*MOST_UNLIKE, *whole(t for t in TRICKS if t not in MOST_UNLIKE)])
+@pytest.mark.parametrize(
+    "trick", [*MOST_UNLIKE[:3], *whole(t for t in TRICKS if t not in MOST_UNLIKE[:3])]
+)
 def test_nothing_skipped_nothing_changed(trick: str) -> None:
     assert torch.equal(sample(trick, never, Owners())[0], full(trick))
 
 
-@pytest.mark.parametrize("trick", [MOST_UNLIKE[0], *whole(MOST_UNLIKE[1:])])
+@pytest.mark.parametrize("trick", [MOST_UNLIKE[0], *whole(MOST_UNLIKE[1:3])])
 @pytest.mark.parametrize("lever", ["cache-dit", "teacache"])
 def test_thresholds_neither(trick: str, lever: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check(trick, lever, monkeypatch)
