@@ -296,7 +296,6 @@ def test_the_host_takes_choices_of_older_versions(
 def test_a_locked_server_leaves_former_quantizing_choices_out(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dit_acceleration_pack.acceleration.host import levers
 
     monkeypatch.setattr(levers, "lossy_locked", lambda: "locked here")
     locked = attached(model, "sage_fp8")
@@ -320,7 +319,6 @@ def test_a_package_that_is_missing(model: Any, monkeypatch: pytest.MonkeyPatch) 
 def test_a_locked_server_leaves_quantizing_kernels_out(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dit_acceleration_pack.acceleration.host import levers
 
     monkeypatch.setattr(levers, "lossy_locked", lambda: "locked here")
     locked = attached(model, "auto", allow_low_precision=True)
