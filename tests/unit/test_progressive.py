@@ -198,7 +198,7 @@ def test_stages_count_their_own_steps() -> None:
         ({"delta": 0.0}, "delta is 0: it must lie between 0.001 and 0.5"),
         ({"switch_sigma": 1.0}, "switch_sigma is 1: it must be a share of noise below 1"),
         ({"spectrum": "flux"}, "spectrum is 'flux': choose one of auto, custom"),
-        ({"spectrum_A": 0.0}, "spectrum_A is 0 and spectrum_beta"),
+        ({"spectrum_A": 0.0}, "spectrum_A is 0: it must be at least 0.001"),
         ({"spectrum_beta": 9.0}, "spectrum_beta is 9"),
         ({"min_full_steps": -1}, "min_full_steps is -1"),
     ],
@@ -222,13 +222,13 @@ def test_what_a_mode_asks_for() -> None:
 
 
 def test_the_report_in_words() -> None:
-    report = ProgressiveReport({"mode": "fine"}, {"mode": "node"}, mode="fine")
+    report = ProgressiveReport(settings={"mode": "fine"}, origins={"mode": "node"}, mode="fine")
     report.refuse("its latent is sound")
     report.refuse("something else")
     assert report.sentence() == (
         "Progressive Resolution: the whole run went at full size: its latent is sound."
     )
-    report = ProgressiveReport({"mode": "fine"}, {"mode": "node"}, mode="fine")
+    report = ProgressiveReport(settings={"mode": "fine"}, origins={"mode": "node"}, mode="fine")
     report.stages = [StageReport("32 x 32", False, 10, 1.0), StageReport("64 x 64", True, 10, 4.0)]
     assert report.speedup() == pytest.approx(8.0 / 5.0)
     assert report.sentence() == (
