@@ -8,6 +8,7 @@ forecasts and, rounded down, as step for warm-up, masks and limits.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Sequence
@@ -93,6 +94,26 @@ class Schedule:
             if min(here, ahead) < sigma < max(here, ahead) and not _same(sigma, ahead):
                 return i + (here - sigma) / (here - ahead)
         return None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps of a run that belong together: what is remembered in one means nothing in the next.
+
+    Parameters
+    ----------
+    name
+        For people.
+    steps
+        Which steps of the schedule, rising; there may be others between them.
+    """
+
+    name: str
+    steps: tuple[int, ...]
+
+    def local(self, step: int) -> int:
+        """Which step of the stage a step of the schedule is; the nearest that is not earlier."""
+        return min(bisect.bisect_left(self.steps, step), max(len(self.steps) - 1, 0))
 
 
 class SigmaReading:

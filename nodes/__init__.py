@@ -15,6 +15,7 @@ from .compare_quality import CompareQuality
 from .load_config import LoadAccelerationConfig
 from .performance_mode import PerformanceMode
 from .profile import ProfileSampling
+from .progressive_resolution import ProgressiveResolution
 from .replacements import register as register_replacements
 from .report import AccelerationReport
 from .save_config import SaveAccelerationConfig
@@ -27,6 +28,7 @@ NODES: list[type[io.ComfyNode]] = [
     CompareQuality,
     PerformanceMode,
     ProfileSampling,
+    ProgressiveResolution,
     AccelerationReport,
     LoadAccelerationConfig,
     SaveAccelerationConfig,

@@ -7,4 +7,5 @@ FAMILY = Family(
     classes=("comfy.ldm.ace.model.ACEStepTransformer2DModel",),
     stacks=(BlockStack("transformer_blocks", {IMAGE: Arg("hidden_states", 0)}, (IMAGE,)),),
     models="ACE-Step 1",
+    one_size="its latent is sound, which has no height and width",
 )

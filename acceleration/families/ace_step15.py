@@ -7,4 +7,5 @@ FAMILY = Family(
     classes=("comfy.ldm.ace.ace_step15.AceStepConditionGenerationModel",),
     stacks=(BlockStack("decoder.layers", {IMAGE: Arg("hidden_states", 0)}, (IMAGE,)),),
     models="ACE-Step 1.5",
+    one_size="its latent is sound, which has no height and width",
 )

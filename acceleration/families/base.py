@@ -219,6 +219,20 @@ class CacheDiTPreset(NamedTuple):
     source: str
 
 
+class Spectrum(NamedTuple):
+    """How strong the latents of an autoencoder are: ``A w^-beta`` at w cycles a picture.
+
+    White noise has 1. ``source`` says who fitted it to what; ``guess`` marks one that was made for
+    another autoencoder. ``packing`` is the side of the squares of values that the channels hold.
+    """
+
+    A: float
+    beta: float
+    source: str
+    guess: bool = False
+    packing: int = 1
+
+
 GENERAL_PRESET = CacheDiTPreset("every model", {}, "SGLang-Diffusion's defaults")
 
 
@@ -263,6 +277,10 @@ class Family:
     cache_dit
         Published Cache-DiT settings for models of this family. Most families have none of their
         own and take the general defaults.
+    spectrum
+        Given a network, the spectrum of its latents; None where nobody has fitted or guessed one.
+    one_size
+        Why its latents cannot be made smaller, or empty: sound, and shapes without a grid.
     resident_from_gb
         Free memory in GB from which SGLang-Diffusion's automatic mode keeps the transformer on the
         device; 0 takes its general figures, ``PICTURE_GB`` and ``VIDEO_GB``.
@@ -288,6 +306,8 @@ class Family:
     fits: tuple[TeaCacheFit, ...] = ()
     choose_fit: Callable[[Any], str | None] | None = None
     cache_dit: tuple[CacheDiTPreset, ...] = (GENERAL_PRESET,)
+    spectrum: Callable[[Any], Spectrum] | None = None
+    one_size: str = ""
     resident_from_gb: float = 0.0
     two_experts: bool = False
     packed_latents: bool = False

@@ -4,6 +4,7 @@ FLUX.2 hands its blocks ready modulations in place of ``vec``; the streams are t
 reference tokens follow the picture's in the image stream.
 """
 
+from . import spectra
 from .base import IMAGE, JOINED, TEXT, Arg, BlockStack, CacheDiTPreset, Family, Tap, TeaCacheFit
 
 FLUX_STACKS = (
@@ -57,4 +58,5 @@ FAMILY = Family(
             "cache-dit, bench/cache, DBCache(M) + TS",
         ),
     ),
+    spectrum=lambda network: spectra.FLUX_2 if network.params.global_modulation else spectra.FLUX_1,
 )

@@ -1,5 +1,6 @@
 """HiDream I1: image tokens come first, and every block gets fresh prompt tokens appended."""
 
+from . import spectra
 from .base import (
     HIDDEN_STATE,
     IMAGE,
@@ -54,4 +55,5 @@ FAMILY = Family(
     ),
     # The three variants have the same shape; the full one is assumed.
     choose_fit=lambda network: "hidream_i1_full",
+    spectrum=lambda network: spectra.FLUX_1,
 )

@@ -26,4 +26,5 @@ FAMILY = Family(
         ),
     ),
     models="HiDream O1",
+    one_size="its prompt holds a place for every part of the picture, at one size",
 )

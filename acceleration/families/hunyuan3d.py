@@ -9,4 +9,5 @@ FAMILY = Family(
     stacks=FLUX_STACKS,
     models="Hunyuan3D 2, 2 mini",
     tap=FLUX_TAP,
+    one_size="its latent is a shape in space, which has no height and width",
 )

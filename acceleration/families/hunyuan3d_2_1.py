@@ -8,4 +8,5 @@ FAMILY = Family(
     stacks=(BlockStack("blocks", {IMAGE: Arg("hidden_states", 0)}, (IMAGE,)),),
     last_blocks_need_all=True,
     models="Hunyuan3D 2.1",
+    one_size="its latent is a shape in space, which has no height and width",
 )

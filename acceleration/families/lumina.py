@@ -4,6 +4,7 @@ One stream that holds the prompt's tokens before the picture's. The refiner laye
 ones always run.
 """
 
+from . import spectra
 from .base import IMAGE, Arg, BlockStack, CacheDiTPreset, Family, Tap, TeaCacheFit
 
 FAMILY = Family(
@@ -44,4 +45,5 @@ FAMILY = Family(
             "cache-dit, example zimage_turbo",
         ),
     ),
+    spectrum=lambda network: spectra.FLUX_1,
 )

@@ -1,5 +1,6 @@
 """Mage-Flow: blocks called as Qwen-Image's."""
 
+from . import spectra
 from .base import Family
 from .qwen_image import QWEN_STACKS, QWEN_TAP
 
@@ -9,4 +10,5 @@ FAMILY = Family(
     stacks=QWEN_STACKS,
     models="Mage-Flow",
     tap=QWEN_TAP,
+    spectrum=lambda network: spectra.FLUX_2,
 )

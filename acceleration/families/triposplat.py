@@ -8,4 +8,5 @@ FAMILY = Family(
     classes=("comfy.ldm.triposplat.model.LatentSeqMMFlowModel",),
     stacks=(BlockStack("blocks", {IMAGE: Arg("x", 0)}, (IMAGE,)),),
     models="TripoSplat",
+    one_size="its latent is a shape in space, which has no height and width",
 )

@@ -6,6 +6,7 @@ residual like a ControlNet's.
 
 from typing import Any
 
+from . import spectra
 from .base import IMAGE, Arg, BlockStack, CacheDiTPreset, Family, Tap, TeaCacheFit
 
 WAN_STACKS = (BlockStack("blocks", {IMAGE: Arg("x", 0)}, (IMAGE,)),)
@@ -97,4 +98,5 @@ FAMILY = Family(
             "cache-dit, examples wan2.2",
         ),
     ),
+    spectrum=lambda network: spectra.VIDEOS if network.out_dim == 48 else spectra.WAN_2_1,
 )

@@ -10,4 +10,5 @@ FAMILY = Family(
     is_video=True,
     refused="its blocks write keys and values that later frames read, so none may be skipped",
     models="Wan 2.1 causal (autoregressive)",
+    one_size="its blocks keep what later frames read, at one size",
 )

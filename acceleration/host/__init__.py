@@ -8,16 +8,19 @@ from .levers import Lever, LeverReport, lever_of, levers_of, nearest_sampler, pu
 from .model import network_of, progress, sample, sampler_choices, sampler_name, structure_of
 from .performance import PERFORMANCE_KEY, attach_performance
 from .profiling import profile
+from .progressive import PROGRESSIVE_KEY, attach_progressive
 
 __all__ = [
     "ATTENTION_KEY",
     "KEY",
     "PERFORMANCE_KEY",
+    "PROGRESSIVE_KEY",
     "Lever",
     "LeverReport",
     "attach",
     "attach_attention",
     "attach_performance",
+    "attach_progressive",
     "branch_key",
     "calibrated_fit",
     "calibration_file",

@@ -18,6 +18,7 @@ from ..settings.sections import Resolved
 from . import prefetch
 from .levers import lever_of, put
 from .live_report import send_text
+from .stages import sampler_sigma
 from .wrapping import ModelCall, RunLever, Sampling, step_in, step_out
 
 log = logging.getLogger("dit_acceleration")
@@ -119,7 +120,7 @@ class AttentionAttachment(RunLever):
         run: AttentionRun | None = call.run_of(ATTENTION_KEY)
         if run is not None:
             try:
-                sigma = float(call.options["sigmas"].flatten()[0])
+                sigma = float(sampler_sigma(call.options).flatten()[0])
                 run.begin_evaluation(call.x.device, self._outside(call.model.model_sampling, sigma))
             except Exception as problem:
                 run.give_up(problem)

@@ -23,6 +23,7 @@ from .levers import PROFILE_KEY, argument, lever_of, put
 from .live_report import LiveNode
 from .memory import HostMemory, expected_branches, hidden_bytes
 from .model import network_of, sampler_name, structure_of
+from .stages import sampler_sigma, stage_of
 from .wrapping import ModelCall, RunLever, Sampling
 
 log = logging.getLogger("dit_acceleration")
@@ -214,7 +215,7 @@ def _course(call: ModelCall) -> Call:
     return Call(
         execute=call.execute,
         network=call.network,
-        sigma=options["sigmas"],
+        sigma=sampler_sigma(options),
         key=(id(call.model), *branch_key(x, options, call.control, call.conditions)),
         label=branch_label(options),
         device=x.device,
@@ -224,6 +225,7 @@ def _course(call: ModelCall) -> Call:
         obstacle=prefetch.obstacle,
         leave_out=prefetch.leave_out,
         outliving=prefetch.outliving,
+        stage=stage_of(options),
     )
 
 

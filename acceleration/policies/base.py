@@ -12,7 +12,7 @@ import torch
 from ..families import Structure, Tap
 from ..forecasts.corrector import SAMPLERS
 from ..report import RunReport
-from ..schedule import Schedule
+from ..schedule import Schedule, Stage
 from ..settings.caching import CachingSettings
 from .cost import skipped_cost
 
@@ -41,6 +41,18 @@ class RunInfo:
     sampler: str
     network: Any
     """The transformer itself, to be looked at only."""
+    stage: Stage | None = None
+    """The part of the run that is meant; None for all of it. Policies count its steps only."""
+
+    @property
+    def own_steps(self) -> tuple[int, ...]:
+        """Which steps of the schedule the policy decides for, in the order of its counting."""
+        return self.stage.steps if self.stage is not None else tuple(range(self.schedule.steps))
+
+    @property
+    def steps(self) -> int:
+        """How many these are."""
+        return len(self.own_steps)
 
     @functools.cached_property
     def skipped_cost(self) -> float:

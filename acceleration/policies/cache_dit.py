@@ -36,7 +36,7 @@ class CacheDiTPolicy(Policy):
         self.last_blocks = settings.Bn_compute_blocks
         self._settings = settings
         self._info = info
-        self._mask = mask_for(settings, info.schedule.steps)
+        self._mask = mask_for(settings, info.schedule.steps, info.own_steps)
         self._engine = DecisionEngine(settings, self._mask)
         self._computed_step = -1
         limit = settings.max_continuous_cached_steps
@@ -91,7 +91,7 @@ class CacheDiTPolicy(Policy):
         self._computed_step = step
 
     def explain(self, report: RunReport) -> str | None:
-        settings, steps = self._settings, self._info.schedule.steps
+        settings, steps = self._settings, self._info.steps
         if settings.residual_diff_threshold == 0 and self._mask is None:
             return "residual_diff_threshold is 0, which never skips"
         if settings.max_cached_steps == 0 and not self._static:
@@ -124,7 +124,7 @@ class CacheDiTPolicy(Policy):
 
     def _skippable(self) -> int:
         """How many steps after the warm-up could be skipped at most."""
-        left = max(self._info.schedule.steps - self._settings.max_warmup_steps, 0)
+        left = max(self._info.steps - self._settings.max_warmup_steps, 0)
         limit = self._settings.max_continuous_cached_steps
         return left if limit < 0 else left - left // (limit + 1)
 

@@ -7,6 +7,8 @@ the end, some counts raise), the 28-step pattern is rescaled instead.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..errors import AccelerationError
 from ..settings.caching import CacheDiTSettings
 
@@ -100,8 +102,13 @@ def preset_mask(preset: str, steps: int) -> list[int]:
     return rescaled_mask(preset, steps)
 
 
-def mask_for(settings: CacheDiTSettings, steps: int) -> list[int] | None:
+def mask_for(
+    settings: CacheDiTSettings, steps: int, own: Sequence[int] | None = None
+) -> list[int] | None:
     """The mask that settings ask for on a schedule of ``steps`` steps, or None.
+
+    Where only some steps are meant, ``own``, a preset is that of a run of so many, and bins are
+    those of these steps.
 
     Raises
     ------
@@ -116,7 +123,8 @@ def mask_for(settings: CacheDiTSettings, steps: int) -> list[int] | None:
                 f"{steps}: change the bins so that they sum to {steps}, or use scm_preset, which "
                 "fits any number of steps."
             )
-        return mask
-    if settings.scm_preset == "none" or steps < MIN_STEPS:
+        return mask if own is None else [mask[step] for step in own]
+    count = steps if own is None else len(own)
+    if settings.scm_preset == "none" or count < MIN_STEPS:
         return None
-    return preset_mask(settings.scm_preset, steps)
+    return preset_mask(settings.scm_preset, count)

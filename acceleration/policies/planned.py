@@ -56,10 +56,12 @@ class PlannedPolicy(Policy):
         self.max_age: float = max(6.0, 4.0 / share)
 
     def decide(self, step: int, seen: Seen, blocked: str | None) -> Decision:
-        if self._info.schedule.is_beyond(step):
+        own = self._info.own_steps
+        if own and self._info.schedule.is_beyond(own[step]):
             return Decision(False, "beyond the model's noise", seen.since_last)
         if self._plan is None:
-            lengths = step_lengths(self._info.schedule.within)
+            whole = step_lengths(self._info.schedule.within)
+            lengths = [whole[each] for each in own]
             self._plan = EvaluationPlan(lengths, self._share, self._info.sampler, step)
         change = seen.since_last
         wanted = self._plan.wants(step, change)

@@ -56,7 +56,7 @@ class TeaCachePolicy(Policy):
         )
 
     def _why_computed(self, step: int) -> str | None:
-        steps = self._info.schedule.steps
+        steps = self._info.steps
         if step < self._fit.first_steps:
             return "first steps"
         if step >= steps - 1:
@@ -71,7 +71,7 @@ class TeaCachePolicy(Policy):
         self._computed_step = step
 
     def explain(self, report: RunReport) -> str | None:
-        steps = self._info.schedule.steps
+        steps = self._info.steps
         if steps <= self._fit.first_steps + 1:
             return f"{steps} steps: the first and the last are always computed"
         if not self._estimates:

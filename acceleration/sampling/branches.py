@@ -20,6 +20,7 @@ from ..forecasts.corrector import SAMPLERS, Corrector
 from ..forecasts.forecast import Forecast, make_forecast
 from ..policies.base import Policy, Seen, Technique
 from ..report import RunReport
+from ..schedule import Stage
 from ..signals import read, relative_change, thinned
 from ..store.residual_store import CPU, ResidualStore, StoreFullError, bytes_of
 from .passes import Look, Pass, Shapes
@@ -125,6 +126,7 @@ class Branches:
         self._sampler = sampler
         self._lock = threading.RLock()
         self._groups: dict[Hashable, Group] = {}
+        self._stages: dict[torch.device, Stage | None] = {}
         self._met = 0
         self._most_together = 1
         self.jumps = 0
@@ -306,6 +308,12 @@ class Branches:
             self._note()
             for group in self._groups.values():
                 group.branches = [b for b in group.branches if b.device != device]
+
+    def enter(self, device: torch.device, stage: Stage | None) -> None:
+        """A device is in a stage from here on: what it remembers of another one is freed."""
+        if self._stages.setdefault(device, stage) != stage:
+            self._stages[device] = stage
+            self.free(device)
 
     def tell_memory(self, report: RunReport) -> None:
         """Write what is and was held into the report."""

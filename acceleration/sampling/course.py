@@ -11,7 +11,7 @@ import torch
 
 from ..policies.base import Decision
 from ..report import EvaluationRecord
-from ..schedule import Schedule, SigmaReading
+from ..schedule import Schedule, SigmaReading, Stage
 from ..timing import Mark, Span, unmarked
 from .branches import Branch, Branches
 from .passes import Outliving
@@ -43,6 +43,8 @@ class Call:
     """Told of the blocks that are not going to run in this evaluation, once that is decided."""
     outliving: Outliving = nullcontext
     """The context in which tensors that outlive the evaluation are made."""
+    stage: Stage | None = None
+    """The part of the run that it belongs to, None in a run of one."""
 
 
 @dataclass
@@ -83,6 +85,12 @@ class Course:
     @property
     def step(self) -> int:
         return self._schedule.step_of(self.position)
+
+    @property
+    def step_of_stage(self) -> int:
+        """The step as policies count it, who know the steps of their stage only."""
+        stage = self.call.stage
+        return self.step if stage is None else stage.local(self.step)
 
     def key(self, number: int) -> Hashable:
         """What the n-th call of the network within the evaluation is known by."""

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -166,6 +167,7 @@ class SamplingRun:
 
     def _course(self, call: Call) -> Course:
         with self._lock:
+            self._branches.enter(call.device, call.stage)
             reading = self._read_sigma(call.sigma)
             turn = self._turns[call.key]
             self._turns[call.key] += 1
@@ -286,7 +288,7 @@ class SamplingRun:
         self._branches.drop_abandoned(call.device, course.position)
 
         def make() -> Branch:
-            policy = self._technique.open(info)
+            policy = self._technique.open(replace(info, stage=call.stage))
             return self._branches.new_branch(call.label, call.device, policy, call.conds)
 
         meeting = self._branches.meet(
@@ -295,7 +297,7 @@ class SamplingRun:
         branch = meeting.branch
         assert branch.policy is not None and branch.forecast is not None
         blocked = self._outside_window(course.sigma) or self._blocked(meeting, look)
-        decision = branch.policy.decide(course.step, meeting.seen, blocked)
+        decision = branch.policy.decide(course.step_of_stage, meeting.seen, blocked)
         course.add(decision, branch)
         return branch.forecast.predict(course.position, look.signal) if decision.reuse else None
 
@@ -316,7 +318,7 @@ class SamplingRun:
                 )
                 continue
             with call.mark("learning"):
-                outcome.branch.learn(seen, course.step, course.position)
+                outcome.branch.learn(seen, course.step_of_stage, course.position)
 
     def _corrected(self, course: Course, output: Any) -> Any:
         """The output with what earlier skipped evaluations got wrong given back."""

@@ -19,6 +19,7 @@ from typing import Any
 from ..attention.settings import AttentionSettings
 from ..errors import AccelerationError, shown
 from ..performance import PerformanceSettings
+from ..progressive import ProgressiveSettings
 from ..report import DEFAULT
 from . import cache_dit_files, cache_dit_names
 from .caching import CacheDiTSettings, TeaCacheSettings
@@ -88,6 +89,7 @@ SECTIONS: dict[str, Section] = {
         Section("teacache_config", TeaCacheSettings, "TEACACHE"),
         Section("attention_config", AttentionSettings, "ATTENTION"),
         Section("performance_config", PerformanceSettings, "PERFORMANCE"),
+        Section("progressive_config", ProgressiveSettings, "PROGRESSIVE"),
     )
 }
 

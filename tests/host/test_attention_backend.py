@@ -296,6 +296,10 @@ def test_the_host_takes_choices_of_older_versions(
 def test_a_locked_server_leaves_former_quantizing_choices_out(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+<<<<<<< HEAD
+=======
+
+>>>>>>> main
     monkeypatch.setattr(levers, "lossy_locked", lambda: "locked here")
     locked = attached(model, "sage_fp8")
     tm.sample(locked, "flux", steps=1)
@@ -318,6 +322,7 @@ def test_a_package_that_is_missing(model: Any, monkeypatch: pytest.MonkeyPatch) 
 def test_a_locked_server_leaves_quantizing_kernels_out(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+
     monkeypatch.setattr(levers, "lossy_locked", lambda: "locked here")
     locked = attached(model, "auto", allow_low_precision=True)
     plain = tm.sample(model, "flux", steps=STEPS)

@@ -72,3 +72,14 @@ def test_presets_are_off_below_eight_steps() -> None:
     assert masks.mask_for(CacheDiTSettings(scm_preset="fast"), 7) is None
     assert masks.mask_for(CacheDiTSettings(scm_preset="fast"), 8) is not None
     assert masks.mask_for(CacheDiTSettings(), 28) is None
+
+
+def test_a_mask_for_some_steps_of_a_run() -> None:
+    """A preset is made for the steps that are meant; bins name the steps of the whole run."""
+    preset = CacheDiTSettings(scm_preset="fast")
+    assert masks.mask_for(preset, 28, range(8, 28)) == masks.preset_mask("fast", 20)
+    assert masks.mask_for(preset, 28, range(6)) is None
+    bins = CacheDiTSettings(scm_compute_bins="2,1,1", scm_cache_bins="2,2")
+    assert masks.mask_for(bins, 8, range(3, 8)) == [0, 1, 0, 0, 1]
+    with pytest.raises(AccelerationError, match="sum to 8 steps"):
+        masks.mask_for(bins, 9, range(3, 8))

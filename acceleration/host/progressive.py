@@ -1,0 +1,124 @@
+"""Progressive Resolution on a MODEL: early evaluations of the network at a smaller size."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from ..errors import AccelerationError
+from ..failures import failed_sentence, log_failure
+from ..progressive import ProgressiveReport, ProgressiveSettings
+from ..progressive.report import NAME
+from ..settings.sections import Resolved
+from .levers import PREFIX, Reports, SwitchedOff, argument, lever_of, put, require_model
+from .live_report import send_text
+from .progressive_run import ProgressiveRun
+from .wrapping import step_in, step_out
+
+log = logging.getLogger("dit_acceleration")
+
+PROGRESSIVE_KEY = f"{PREFIX}.progressive"
+"""Key of the lever and of its run in ``transformer_options``."""
+
+
+class ProgressiveAttachment(Reports):
+    """The lever. The run travels in the run's own ``transformer_options``."""
+
+    name = NAME
+    changes_pictures = True
+
+    def __init__(
+        self, settings: ProgressiveSettings, node_id: str | None, resolved: Resolved | None
+    ) -> None:
+        self.settings = settings
+        self.resolved = resolved
+        self.node_id = node_id
+        super().__init__()
+
+    def wrappers(self) -> list[tuple[str, Callable[..., Any]]]:
+        """One opens and closes the run, the other makes predictions small."""
+        from comfy.patcher_extension import WrappersMP
+
+        return [
+            (WrappersMP.OUTER_SAMPLE, self.outer_sample),
+            (WrappersMP.PREDICT_NOISE, self.predict_noise),
+        ]
+
+    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """OUTER_SAMPLE: ``(noise, latent_image, sampler, sigmas, denoise_mask, …)``."""
+        guider = executor.class_obj
+        report = self._report()
+        try:
+            options = guider.model_options.setdefault("transformer_options", {})
+            run = ProgressiveRun(self.settings, guider, args, kwargs, report)
+        except AccelerationError:
+            raise
+        except Exception as error:
+            log_failure(error)
+            report.refuse(failed_sentence(error))
+            self.last_report = report
+            return executor(*args, **kwargs)
+        step_in(options, PROGRESSIVE_KEY, run)
+        finished = False
+        try:
+            output = executor(*args, **kwargs)
+            finished = True
+            return output
+        finally:
+            step_out(options, PROGRESSIVE_KEY, run)
+            self._tell(run, finished)
+
+    def _report(self) -> ProgressiveReport:
+        report = ProgressiveReport(settings=asdict(self.settings))
+        report.came_from(self.resolved)
+        return report
+
+    def _tell(self, run: ProgressiveRun, finished: bool) -> None:
+        """Report a run that is over; sampling has its picture, whatever happens here."""
+        try:
+            self.last_report = run.close(finished)
+            log.info("%s", self.last_report.sentence())
+            send_text(self.node_id, self.last_report.sentence())
+        except Exception as error:
+            log_failure(error)
+
+    @staticmethod
+    def predict_noise(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """PREDICT_NOISE: ``(x, timestep, model_options, seed)``."""
+        options = argument(args, kwargs, 2, "model_options") or executor.class_obj.model_options
+        run = options.get("transformer_options", {}).get(PROGRESSIVE_KEY)
+        if not isinstance(run, ProgressiveRun) or run.idle:
+            return executor(*args, **kwargs)
+        x, sigma = argument(args, kwargs, 0, "x"), argument(args, kwargs, 1, "timestep")
+        return run.predict(
+            executor.class_obj,
+            sigma,
+            options,
+            lambda given: executor(x, sigma, given, argument(args, kwargs, 3, "seed")),
+        )
+
+
+def attach_progressive(
+    model: Any,
+    settings: ProgressiveSettings,
+    node_id: str | None = None,
+    resolved: Resolved | None = None,
+) -> Any:
+    """A clone of a MODEL whose early evaluations are small.
+
+    Raises
+    ------
+    AccelerationError
+        When the input is no MODEL.
+    """
+    require_model(model, NAME)
+    if settings.mode == "off":
+        return put(model, PROGRESSIVE_KEY, SwitchedOff(NAME, settings, "mode is off"))
+    earlier = lever_of(model, PROGRESSIVE_KEY)
+    if earlier is not None:
+        log.info("%s replaces an earlier one on this model.", NAME)
+    lever = ProgressiveAttachment(settings, node_id, resolved)
+    # Outermost, so that caching, whichever node comes first, opens a run whose stages are known.
+    return put(model, PROGRESSIVE_KEY, lever, outermost=True)

@@ -1,0 +1,37 @@
+"""Where in a run an evaluation lies, when the network meets another latent than the sampler's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..schedule import Stage
+from .levers import PREFIX
+
+STAGE_KEY = f"{PREFIX}.stage"
+"""Key of a ``Here`` in ``transformer_options``."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """Where the sampler is. The network is told other sigmas while its latent is small."""
+
+    stage: Stage
+    sigma: torch.Tensor
+    """The sampler's, ``[B]``."""
+
+
+def sampler_sigma(options: Mapping[str, Any]) -> torch.Tensor:
+    """The sampler's sigma ``[B]`` of an evaluation's ``transformer_options``."""
+    here: Here | None = options.get(STAGE_KEY)
+    sigma: torch.Tensor = options["sigmas"] if here is None else here.sigma
+    return sigma
+
+
+def stage_of(options: Mapping[str, Any]) -> Stage | None:
+    """The stage of an evaluation, None in a run of one."""
+    here: Here | None = options.get(STAGE_KEY)
+    return None if here is None else here.stage

@@ -1,0 +1,25 @@
+"""Progressive resolution: small pictures, matched noise and when to switch, as plain functions."""
+
+from .corner import Corner, coarse_side, packed_size
+from .noise import FLOW, VARIANCE, Kind
+from .report import ProgressiveReport, StageReport
+from .settings import ProgressiveSettings
+from .spectrum import PowerLaw, fit
+from .switches import Switches, choose, switches
+
+__all__ = [
+    "FLOW",
+    "VARIANCE",
+    "Corner",
+    "Kind",
+    "PowerLaw",
+    "ProgressiveReport",
+    "ProgressiveSettings",
+    "StageReport",
+    "Switches",
+    "choose",
+    "coarse_side",
+    "fit",
+    "packed_size",
+    "switches",
+]

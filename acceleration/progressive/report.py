@@ -1,0 +1,93 @@
+"""What Progressive Resolution did in a run, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..report import Report
+
+NAME = "Progressive Resolution"
+
+
+@dataclass
+class StageReport:
+    """The evaluations at one size."""
+
+    size: str
+    full: bool
+    evaluations: int = 0
+    seconds: float = 0.0
+
+    @property
+    def each(self) -> float:
+        """Mean seconds of an evaluation."""
+        return self.seconds / self.evaluations if self.evaluations else 0.0
+
+
+@dataclass
+class ProgressiveReport(Report):
+    """One sampling run."""
+
+    mode: str = ""
+    """The mode in force, where ``auto`` was asked for."""
+    stages: list[StageReport] = field(default_factory=list)
+    """By size, the coarsest first."""
+    switch: str = ""
+    """At which sigma the full size begins, and why there."""
+    refused: str = ""
+    """Why the whole run went at full size."""
+
+    def refuse(self, sentence: str) -> None:
+        """The first reason why the run goes at full size counts."""
+        self.refused = self.refused or sentence
+
+    @property
+    def coarse(self) -> list[StageReport]:
+        """Stages below the full size that were used."""
+        return [stage for stage in self.stages if not stage.full and stage.evaluations]
+
+    def speedup(self) -> float | None:
+        """How many times faster than all evaluations at full size, by measured times."""
+        full = next((stage for stage in self.stages if stage.full and stage.evaluations), None)
+        if full is None or not self.coarse or not full.each:
+            return None
+        count = sum(stage.evaluations for stage in self.stages)
+        return count * full.each / sum(stage.seconds for stage in self.stages)
+
+    def sentence(self) -> str:
+        """What was gained, or why nothing was, in one sentence."""
+        if not self.coarse:
+            why = self.refused or "the noise was below the switch from the beginning"
+            return f"{NAME}: the whole run went at full size: {why}."
+        total = sum(stage.evaluations for stage in self.stages)
+        parts = ", ".join(f"{stage.evaluations} at {stage.size}" for stage in self.coarse)
+        text = f"{NAME}: of {total} evaluations {parts}"
+        gained = self.speedup()
+        if gained is not None:
+            text += f"; {gained:.2f} times as fast as all at full size"
+        if self.refused:
+            text += f"; then at full size, as {self.refused}"
+        return text + "."
+
+    def lines(self) -> list[str]:
+        lines = [self.sentence()]
+        if self.switch:
+            lines.append(f"Mode {self.mode}: {self.switch}.")
+        lines += [
+            f"  {stage.size}{' (full size)' if stage.full else ''}: {stage.evaluations} "
+            f"evaluations, {stage.seconds:.2f} s"
+            for stage in self.stages
+        ]
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as JSON-ready data."""
+        return {
+            **super().as_dict(),
+            "mode": self.mode,
+            "stages": [asdict(stage) for stage in self.stages],
+            "switch": self.switch,
+            "refused": self.refused,
+            "speedup": self.speedup(),
+        }

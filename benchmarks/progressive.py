@@ -1,0 +1,317 @@
+#!/usr/bin/env python3
+"""What Progressive Resolution loses and saves.
+
+- ``closed form``: pictures whose power falls as those of FLUX.1's autoencoder, with the denoiser
+  that is right for them at either size. The same 28 steps with so many at half the side: the
+  network's call made small, SGLang-Diffusion's ``dct`` and ``dct_rewind`` (its padding noise is
+  fresh; also with the noise of the full run), and a bicubic picture with fresh noise. ``psnr`` to
+  the full run, peak = its range; ``band`` is the octave of frequencies whose energy is farthest
+  from the full run's, in dB.
+- ``demo``: the demo models at the size that they were trained at and at twice that size, each mode
+  against the full run; ``plain_psnr`` is plain sampling with so many fewer steps that it takes as
+  long. They were trained at one size only, so how well they draw at another is their own affair.
+- ``cost``: an evaluation at half the side as a share of a full one (``share``), and how much of a
+  full one the wrapper adds to it (``extra_share``), against a run that is small from the beginning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import harness
+import performance
+import video
+
+if TYPE_CHECKING:
+    import torch
+
+SIDE, CHANNELS, STEPS, SHIFT = 128, 16, 28, 1.15
+COARSE = (8, 12, 16, 20)
+SEED = 5000
+MODES = ("fine", "balanced", "fast")
+SIZES = {"FLUX": (32, 64), "Wan": (12, 24)}
+
+
+class ClosedForm:
+    """Gaussian pictures with a known spectrum, and their denoiser at two sizes.
+
+    Their frequencies know nothing of each other, so a small denoiser is exact in its corner: what
+    is counted is what ways to switch lose there, and what is missing above the corner before.
+    """
+
+    def __init__(self) -> None:
+        import torch
+
+        from dit_acceleration_pack.acceleration.progressive import Corner, PowerLaw
+        from dit_acceleration_pack.acceleration.progressive.corner import dct_matrix
+        from dit_acceleration_pack.acceleration.progressive.settings import FLUX_1
+
+        law = PowerLaw(*FLUX_1)
+        order = torch.arange(SIDE, dtype=torch.float64) / 2
+        self.radius = torch.hypot(order[:, None], order)
+        self.power = (law.A * self.radius.clamp(min=0.5) ** -law.beta).float()
+        self.matrices = {side: dct_matrix(side).float() for side in (SIDE, SIDE // 2)}
+        self.corner = Corner((SIDE, SIDE), (SIDE // 2, SIDE // 2))
+        times = torch.linspace(1, 0, STEPS + 1).tolist()
+        grown = math.exp(SHIFT)
+        self.sigmas = [grown / (grown + 1 / t - 1) if t > 0 else 0.0 for t in times]
+
+    def spectrum(self, x: torch.Tensor) -> torch.Tensor:
+        matrix = self.matrices[x.shape[-1]]
+        return matrix @ x @ matrix.T
+
+    def picture(self, spectrum: torch.Tensor) -> torch.Tensor:
+        matrix = self.matrices[spectrum.shape[-1]]
+        return matrix.T @ spectrum @ matrix
+
+    def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        """The mean of all pictures that give a sample of either size."""
+        side = x.shape[-1]
+        power = self.power[:side, :side] / (SIDE / side) ** 2
+        gain = (1 - sigma) * power / ((1 - sigma) ** 2 * power + sigma**2)
+        return self.picture(self.spectrum(x) * gain)
+
+    def small(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        """The same with the call made small, as the node does."""
+        from dit_acceleration_pack.acceleration.progressive import FLOW
+
+        matched = FLOW.matched(sigma, self.corner.ratio)
+        found = self.denoise(self.corner.down(x) * (matched / sigma), matched)
+        return self.corner.up(found) * self.corner.ratio
+
+    def euler(
+        self, x: torch.Tensor, sigmas: Sequence[float], denoise: Callable[[Any, float], Any]
+    ) -> torch.Tensor:
+        for here, ahead in itertools.pairwise(sigmas):
+            found = denoise(x, here)
+            x = found + (x - found) * (ahead / here)
+        return x
+
+    def ours(self, noise: torch.Tensor, coarse: int) -> torch.Tensor:
+        x = self.euler(noise, self.sigmas[: coarse + 1], self.small)
+        return self.euler(x, self.sigmas[coarse:], self.denoise)
+
+    def grown(self, noise: torch.Tensor, padding: torch.Tensor, coarse: int, rewind: bool) -> Any:
+        """The latent itself is small, and noise fills in above its corner when it grows."""
+        x = self.euler(self.corner.down(noise), self.sigmas[: coarse + 1], self.denoise)
+        sigma = self.sigmas[coarse]
+        large = self.spectrum(padding) * sigma
+        large[..., : SIDE // 2, : SIDE // 2] = self.spectrum(x)
+        sigmas = list(self.sigmas[coarse:])
+        if rewind:
+            large *= 2 / (1 + sigma)
+            sigmas[0] = 2 * sigma / (1 + sigma)
+        return self.euler(self.picture(large), sigmas, self.denoise)
+
+    def bicubic(self, noise: torch.Tensor, padding: torch.Tensor, coarse: int) -> torch.Tensor:
+        """The small picture so far, larger, with fresh noise."""
+        import torch
+
+        x = self.euler(self.corner.down(noise), self.sigmas[: coarse + 1], self.denoise)
+        sigma = self.sigmas[coarse]
+        found = self.denoise(x, sigma)
+        large = torch.nn.functional.interpolate(found, scale_factor=2, mode="bicubic")
+        return self.euler((1 - sigma) * large + sigma * padding, self.sigmas[coarse:], self.denoise)
+
+    def band(self, full: torch.Tensor, other: torch.Tensor) -> float:
+        """The difference in energy of the octave where it is largest, in dB."""
+        energies = [self.spectrum(x).square().mean((0, 1)) for x in (full, other)]
+        edges = [0.0, *(2.0**k for k in range(int(math.log2(SIDE))))]
+        found = []
+        for low, high in itertools.pairwise(edges):
+            ring = (self.radius >= low) & (self.radius < high)
+            before, after = (energy[ring].sum().item() for energy in energies)
+            found.append(10 * math.log10(after / before))
+        return max(found, key=abs)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        import torch
+
+        generator = torch.Generator().manual_seed(SEED)
+        noise, fresh = (torch.randn(2, CHANNELS, SIDE, SIDE, generator=generator) for _ in range(2))
+        full = self.euler(noise, self.sigmas, self.denoise)
+        ways: dict[str, Callable[[int], torch.Tensor]] = {
+            "the network's call made small": lambda n: self.ours(noise, n),
+            "dct_rewind": lambda n: self.grown(noise, fresh, n, True),
+            "dct_rewind, the full run's noise": lambda n: self.grown(noise, noise, n, True),
+            "dct": lambda n: self.grown(noise, fresh, n, False),
+            "bicubic and noise": lambda n: self.bicubic(noise, fresh, n),
+        }
+        for name, way in ways.items():
+            for coarse in COARSE:
+                other = way(coarse)
+                yield {
+                    "kind": "closed form", "way": name, "coarse": coarse,
+                    "sigma": self.sigmas[coarse], "psnr": harness.psnr(full, other),
+                    "band": self.band(full, other),
+                }  # fmt: skip
+
+
+def progressive(model: Any, **settings: Any) -> Any:
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.progressive import ProgressiveSettings
+
+    return host.attach_progressive(model, ProgressiveSettings(**settings))
+
+
+def report_of(model: Any) -> Any:
+    from dit_acceleration_pack.acceleration import host
+
+    lever = host.lever_of(model, host.PROGRESSIVE_KEY)
+    assert lever is not None
+    return lever.last_report
+
+
+def sample(demo: Any, model: Any, prompt: str, seed: int, cfg: float, steps: int, side: int) -> Any:
+    """A latent of a demo model at any size."""
+    import comfy.sample
+    import torch
+
+    frames = () if not isinstance(demo, video.VideoDemo) else (demo.shapes.LATENT_SHAPE[1],)
+    empty = torch.zeros(1, demo.shapes.LATENT_CHANNELS, *frames, side, side)
+    with torch.inference_mode():
+        return comfy.sample.sample(
+            model, comfy.sample.prepare_noise(empty, seed), steps, cfg, "euler", "simple",
+            demo.conditioning(prompt), demo.conditioning(None), empty, disable_pbar=True, seed=seed,
+        )  # fmt: skip
+
+
+def demo_rows(kind: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every mode on one demo model; a row says why where a size cannot be halved."""
+    demo = performance.DEMOS[kind]()
+    for side, steps, cfg in itertools.product(SIZES[kind], options.steps, options.cfg):
+        runs = [(p, SEED + i, cfg) for i, p in enumerate(demo.prompts[: options.prompts])]
+        full: list[Any] = []
+        for mode in MODES:
+            row = {"kind": "demo", "model": kind, "side": side, "steps": steps, "cfg": cfg}
+            row |= {"way": mode, "coarse": 0}
+            model = progressive(demo.model, mode=mode)
+            others = [sample(demo, model, *run, steps, side) for run in runs]
+            report = report_of(model)
+            if not report.coarse:
+                yield row | {"why": report.refused}
+                continue
+            full = full or [sample(demo, demo.model, *run, steps, side) for run in runs]
+            small, large = report.stages[0], report.stages[-1]
+            speedup = report.speedup() or 1.0
+            fewer = min(round(steps / speedup), steps)
+            plain = [sample(demo, demo.model, *run, fewer, side) for run in runs]
+            yield row | {
+                "coarse": small.evaluations, "share": small.each / large.each, "speedup": speedup,
+                "psnr": mean_psnr(full, others), "plain_steps": fewer,
+                "plain_psnr": mean_psnr(full, plain) if fewer < steps else None,
+            }  # fmt: skip
+
+
+def mean_psnr(full: Sequence[Any], others: Sequence[Any]) -> float:
+    return statistics.fmean(harness.psnr(a, b) for a, b in zip(full, others, strict=True))
+
+
+def cost_row(rounds: int, side: int = 64, steps: int = 8) -> dict[str, Any]:
+    """Times of evaluations, in turns: full, small by the node, small from the beginning."""
+    demo = harness.Demo()
+    node = progressive(demo.model, mode="custom", switch_sigma=0.001, min_full_steps=0)
+    seconds: dict[str, list[float]] = {"full": [], "node": [], "small": []}
+    for _ in range(rounds + 1):
+        for name, model, size in (
+            ("full", demo.model, side), ("node", node, side), ("small", demo.model, side // 2),
+        ):  # fmt: skip
+            # A lever that only watches: its stages time the guider's predictions alike.
+            watched = model if name == "node" else timed(model, seconds[name])
+            sample(demo, watched, demo.prompts[0], SEED, 1.0, steps, size)
+            if name == "node":
+                seconds[name].append(report_of(node).stages[0].each)
+    full, small, alone = (statistics.median(seconds[n][1:]) for n in ("full", "node", "small"))
+    return {
+        "kind": "cost", "model": "FLUX", "side": side, "full_ms": 1000 * full,
+        "ms": 1000 * small, "share": small / full, "extra_share": (small - alone) / full,
+    }  # fmt: skip
+
+
+def timed(model: Any, seconds: list[float]) -> Any:
+    """A MODEL whose mean seconds a prediction are noted, one number a run."""
+    import time
+
+    from comfy.patcher_extension import WrappersMP
+
+    each: list[float] = []
+
+    def predict(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        begun = time.perf_counter()
+        found = executor(*args, **kwargs)
+        each.append(time.perf_counter() - begun)
+        return found
+
+    def run(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        found = executor(*args, **kwargs)
+        seconds.append(statistics.fmean(each))
+        return found
+
+    watched = model.clone()
+    watched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "benchmark_time", predict)
+    watched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "benchmark_time", run)
+    return watched
+
+
+def show(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as text."""
+    lines = [
+        [r["way"], str(r["coarse"]), f"{r['psnr']:.1f}", f"{r['band']:+.2f}"]
+        for r in rows
+        if r["kind"] == "closed form"
+    ]
+    text = harness.table(["closed form", "coarse", "PSNR", "band, dB"], lines) + "\n\n"
+    lines = []
+    for r in rows:
+        if r["kind"] == "demo":
+            name = f"{r['model']} {r['side']}, {r['steps']} steps, cfg {r['cfg']:g}: {r['way']}"
+            numbers = [r.get(key) for key in ("share", "speedup", "psnr", "plain_psnr")]
+            lines.append(
+                [name, str(r["coarse"]), *("-" if n is None else f"{n:.2f}" for n in numbers)]
+            )
+    text += harness.table(["demo", "coarse", "share", "speed", "PSNR", "plain"], lines)
+    for r in rows:
+        if r["kind"] == "cost":
+            text += (
+                f"\n\n{r['model']}, {r['side']} values a side: full {r['full_ms']:.1f} ms, half "
+                f"{r['ms']:.1f} ms, of which the wrapper {100 * r['extra_share']:+.2f} % of a full "
+                "evaluation"
+            )
+    return text
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prompts", type=int, default=8, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, nargs="+", default=[20, 28])
+    parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 3.0])
+    parser.add_argument("--rounds", type=int, default=15, help="of cost; default: %(default)s")
+    parser.add_argument("--models", nargs="*", default=list(SIZES), help="default: both")
+    parser.add_argument("--busy", action="store_true", help="note that others used the machine")
+    parser.add_argument("--output", type=Path, default=harness.RESULTS / "progressive.json")
+
+
+def main(options: argparse.Namespace, environment: Any) -> int:
+    rows = list(ClosedForm().rows())
+    for kind in options.models:
+        rows += demo_rows(kind, options)
+    if options.rounds:
+        rows.append(cost_row(options.rounds))
+    print(show(rows), flush=True)
+    data = {
+        "environment": harness.describe(environment),
+        "busy": options.busy,
+        "prompts": options.prompts,
+        "rows": [harness.rounded(row) for row in rows],
+    }
+    harness.write(options.output, data)
+    return 0
+
+
+if __name__ == "__main__":
+    harness.run(__file__, add_options, main)

@@ -1,0 +1,42 @@
+"""Progressive Resolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..acceleration import host
+from ..acceleration.progressive import ProgressiveSettings
+from ..acceleration.settings.environment import settings_for
+from .shared_inputs import node_id, setting_inputs
+
+
+class ProgressiveResolution(io.ComfyNode):
+    """Early evaluations of one model at a smaller size."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AccelProgressiveResolution",
+            display_name="Progressive Resolution",
+            category="model/acceleration",
+            description=(
+                "Lets the model work on a smaller picture while there is so much noise that its "
+                "fine detail cannot be seen yet. The sampler, masks and previews keep the full "
+                "size. Pays most for large pictures and videos; composes with caching. A quality "
+                "trade-off."
+            ),
+            search_aliases=["progressive", "resolution", "coarse to fine", "spectral", "speed"],
+            inputs=[
+                io.Model.Input("model", tooltip="A model that samples pictures or videos."),
+                *setting_inputs(ProgressiveSettings),
+            ],
+            outputs=[io.Model.Output(tooltip="The same model, beginning with small pictures.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, config: Any = None, **settings: Any) -> io.NodeOutput:
+        found = settings_for("progressive_config", settings, config)
+        return io.NodeOutput(host.attach_progressive(model, found.settings, node_id(cls), found))
