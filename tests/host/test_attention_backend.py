@@ -296,10 +296,7 @@ def test_the_host_takes_choices_of_older_versions(
 def test_a_locked_server_leaves_former_quantizing_choices_out(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-<<<<<<< HEAD
-=======
 
->>>>>>> main
     monkeypatch.setattr(levers, "lossy_locked", lambda: "locked here")
     locked = attached(model, "sage_fp8")
     tm.sample(locked, "flux", steps=1)
