@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ..failures import log_failure
 from ..families import Family, Structure
 from ..lack_of_memory import is_out_of_memory
 from ..store.compact import BF16, FP8
@@ -94,7 +95,11 @@ class HostMemory:
             # The host asks first for both prompts at once, then for the least it can do with.
             self._evaluation = min(evaluation, self._evaluation or evaluation)
             if not asked:
-                asked.append(self._to_keep_free(mode, needed, one, evaluation))
+                asked.append(0.0)  # what goes wrong in our counting must not keep a model unloaded
+                try:
+                    asked[0] = self._to_keep_free(mode, needed, one, evaluation)
+                except Exception as error:
+                    log_failure(error)
             return evaluation + asked[0]
 
         vars(model)["memory_required"] = memory_required

@@ -32,8 +32,8 @@ SPARED_NAMES = (
     # Handlers that only call the block's own forward: what comes from here is the model's.
     "_run_",
     # The guards themselves, what the host calls, and what calls the model.
-    *("safe", "evaluate", "_record", "give_up", "_failed", "execute", "<lambda>"),
-    *("outer_sample", "prepare_sampling", "predict_noise", "apply_model"),
+    *("safe", "evaluate", "_record", "give_up", "_failed", "execute", "load", "<lambda>"),
+    *("outer_sample", "prepare_sampling", "predict_noise", "apply_model", "memory_required"),
     # What steps out of the options again.
     *("_take_out", "step_out", "_behind"),
 )
