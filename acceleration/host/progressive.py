@@ -7,15 +7,14 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from ..errors import AccelerationError
-from ..failures import failed_sentence, log_failure
+from ..failures import failed_sentence
 from ..progressive import ProgressiveReport, ProgressiveSettings
 from ..progressive.report import NAME
 from ..settings.sections import Resolved
-from .levers import PREFIX, Reports, SwitchedOff, argument, lever_of, put, require_model
+from .levers import PREFIX, SwitchedOff, argument, lever_of, put, require_model
 from .live_report import send_text
 from .progressive_run import ProgressiveRun
-from .wrapping import step_in, step_out
+from .wrapping import RunLever, Sampling
 
 log = logging.getLogger("dit_acceleration")
 
@@ -23,10 +22,11 @@ PROGRESSIVE_KEY = f"{PREFIX}.progressive"
 """Key of the lever and of its run in ``transformer_options``."""
 
 
-class ProgressiveAttachment(Reports):
+class ProgressiveAttachment(RunLever):
     """The lever. The run travels in the run's own ``transformer_options``."""
 
     name = NAME
+    key = PROGRESSIVE_KEY
     changes_pictures = True
 
     def __init__(
@@ -41,48 +41,24 @@ class ProgressiveAttachment(Reports):
         """One opens and closes the run, the other makes predictions small."""
         from comfy.patcher_extension import WrappersMP
 
-        return [
-            (WrappersMP.OUTER_SAMPLE, self.outer_sample),
-            (WrappersMP.PREDICT_NOISE, self.predict_noise),
-        ]
+        return [*super().wrappers(), (WrappersMP.PREDICT_NOISE, self.predict_noise)]
 
-    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """OUTER_SAMPLE: ``(noise, latent_image, sampler, sigmas, denoise_mask, …)``."""
-        guider = executor.class_obj
-        report = self._report()
-        try:
-            options = guider.model_options.setdefault("transformer_options", {})
-            run = ProgressiveRun(self.settings, guider, args, kwargs, report)
-        except AccelerationError:
-            raise
-        except Exception as error:
-            log_failure(error)
-            report.refuse(failed_sentence(error))
-            self.last_report = report
-            return executor(*args, **kwargs)
-        step_in(options, PROGRESSIVE_KEY, run)
-        finished = False
-        try:
-            output = executor(*args, **kwargs)
-            finished = True
-            return output
-        finally:
-            step_out(options, PROGRESSIVE_KEY, run)
-            self._tell(run, finished)
+    def _open(self, sampling: Sampling) -> ProgressiveRun:
+        guider, args, kwargs = sampling.guider, sampling.args, sampling.kwargs
+        return ProgressiveRun(self.settings, guider, args, kwargs, self._report())
+
+    def _close(self, run: ProgressiveRun, finished: bool) -> None:
+        send_text(self.node_id, run.close(finished).sentence())
+
+    def _not_opened(self, error: Exception) -> None:
+        super()._not_opened(error)
+        self.last_report = self._report()
+        self.last_report.refuse(failed_sentence(error))
 
     def _report(self) -> ProgressiveReport:
         report = ProgressiveReport(settings=asdict(self.settings))
         report.came_from(self.resolved)
         return report
-
-    def _tell(self, run: ProgressiveRun, finished: bool) -> None:
-        """Report a run that is over; sampling has its picture, whatever happens here."""
-        try:
-            self.last_report = run.close(finished)
-            log.info("%s", self.last_report.sentence())
-            send_text(self.node_id, self.last_report.sentence())
-        except Exception as error:
-            log_failure(error)
 
     @staticmethod
     def predict_noise(executor: Any, *args: Any, **kwargs: Any) -> Any:

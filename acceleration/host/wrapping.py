@@ -19,14 +19,22 @@ log = logging.getLogger("dit_acceleration")
 
 @dataclass(frozen=True)
 class Sampling:
-    """One sampling run, as OUTER_SAMPLE is told of it."""
+    """One sampling run: OUTER_SAMPLE's ``(noise, latent_image, sampler, sigmas, …)``."""
 
     guider: Any
-    sampler: Any
-    sigmas: Any
-    """``[steps + 1]``"""
     options: dict[str, Any]
     """The run's own ``transformer_options``."""
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def sampler(self) -> Any:
+        return argument(self.args, self.kwargs, 2, "sampler")
+
+    @property
+    def sigmas(self) -> Any:
+        """``[steps + 1]``"""
+        return argument(self.args, self.kwargs, 3, "sigmas")
 
     @property
     def patcher(self) -> Any:
@@ -55,9 +63,7 @@ class RunLever(Reports):
         guider = executor.class_obj
         options = guider.model_options.setdefault("transformer_options", {})
         try:
-            sampler = argument(args, kwargs, 2, "sampler")
-            sigmas = argument(args, kwargs, 3, "sigmas")
-            run = self._open(Sampling(guider, sampler, sigmas, options))
+            run = self._open(Sampling(guider, options, args, kwargs))
             self._put_in(run, options)
         except AccelerationError:
             raise
