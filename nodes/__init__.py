@@ -19,6 +19,7 @@ from .progressive_resolution import ProgressiveResolution
 from .replacements import register as register_replacements
 from .report import AccelerationReport
 from .save_config import SaveAccelerationConfig
+from .split_across_gpus import SplitAcrossGPUs
 
 NODES: list[type[io.ComfyNode]] = [
     ApplyCacheDiT,
@@ -29,6 +30,7 @@ NODES: list[type[io.ComfyNode]] = [
     PerformanceMode,
     ProfileSampling,
     ProgressiveResolution,
+    SplitAcrossGPUs,
     AccelerationReport,
     LoadAccelerationConfig,
     SaveAccelerationConfig,

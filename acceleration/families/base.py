@@ -9,11 +9,14 @@ further streams that a family names itself (``audio`` of LTX-2).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+
+if TYPE_CHECKING:
+    from .tokens import TokenPlan
 
 IMAGE, TEXT, JOINED = "image", "text", "joined"
 
@@ -290,6 +293,12 @@ class Family:
     packed_latents
         Whether a place of the latent is a token as it is, so that the network, whose ``patch_size``
         is not asked, cuts no patches out of it.
+    split
+        By the path of each stack, what of its blocks' calls runs along tokens; empty where that is
+        not described, so that several GPUs cannot share an evaluation.
+    split_classes
+        Classes beside ``classes`` for which that holds as well. Subclasses do not count by
+        themselves: what they do between blocks may look across tokens.
     """
 
     name: str
@@ -311,6 +320,8 @@ class Family:
     resident_from_gb: float = 0.0
     two_experts: bool = False
     packed_latents: bool = False
+    split: Mapping[str, TokenPlan] = field(default_factory=dict)
+    split_classes: tuple[str, ...] = ()
 
     @property
     def resident_gb(self) -> float:
