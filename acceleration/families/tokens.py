@@ -26,7 +26,7 @@ class Along(NamedTuple):
 
 
 class Ranges(NamedTuple):
-    """``[(start, end, …), …]`` over tokens, with whatever stands behind the two; end None is all."""
+    """``[(start, end, …), …]`` over tokens, whatever stands behind the two; end None is all."""
 
     arg: Arg
     tokens: str

@@ -107,4 +107,3 @@ def far_model(model: Any) -> Any:
 
 def is_far(network: Any) -> bool:
     return isinstance(network, FarNetwork)
-

@@ -333,4 +333,3 @@ class BranchNumbers:
 
     def of(self, key: Hashable) -> int:
         return self._numbers.setdefault(key, len(self._numbers))
-
