@@ -185,13 +185,15 @@ def team_of(
     ray.cloudpickle.register_pickle_by_value(actor)
     given = start(address)
     given["environment"] = ENVIRONMENT | ({} if address else ON_ONE_COMPUTER)
-    kind = ray.remote(concurrency_groups={"control": 1})(actor.Rank).options(
-        num_cpus=0 if on_gpus else 1, num_gpus=1 if on_gpus else 0, max_restarts=0
-    )
+    kind = ray.remote(concurrency_groups={"control": 1})(actor.Rank)
+    here = f"split-{os.getpid()}-{time.monotonic_ns()}"
     actors = [
-        kind.options(name=f"split-{os.getpid()}-{rank}-of-{size}-{time.monotonic_ns()}").remote(
-            {**given, "given": {**given["given"], "rank": rank, "size": size}}
-        )
+        kind.options(
+            name=f"{here}-rank-{rank}-of-{size}",
+            num_cpus=0 if on_gpus else 1,
+            num_gpus=1 if on_gpus else 0,
+            max_restarts=0,
+        ).remote({**given, "given": {**given["given"], "rank": rank, "size": size}})
         for rank in range(size)
     ]
     team = _teams[address, size] = Team(ray, actors)

@@ -108,9 +108,9 @@ class RankWorker:
                     f"the computer {socket.gethostname()} of the cluster has no file {path}: put "
                     "the model at the same place on all of them."
                 )
-        factory = functools.reduce(
-            getattr, loader.name.split("."), importlib.import_module(loader.module)
-        )
+        factory: Any = importlib.import_module(loader.module)
+        for name in loader.name.split("."):
+            factory = getattr(factory, name)
         with torch.inference_mode():
             found = factory(*loader.args)
         while len(self._models) >= MOST_NETWORKS:
@@ -149,7 +149,7 @@ class RankWorker:
         return Opened(name, socket.gethostname(), weights)
 
     def open_caching(self, order: CachingOrder) -> None:
-        self._caching = _Caching(order, self._patcher, self._device, self.rank)
+        self._caching = _Caching(order, self._patcher, self._device)
 
     def open_attention(self, settings: AttentionSettings) -> None:
         self._attention = PlacedRun(settings, {}, {})
@@ -205,8 +205,8 @@ class RankWorker:
 class _Caching:
     """The caching run of one sampling run, on one rank."""
 
-    def __init__(self, order: CachingOrder, patcher: Any, device: torch.device, rank: int) -> None:
-        self.together = Together(Group(rank, 1), device)
+    def __init__(self, order: CachingOrder, patcher: Any, device: torch.device) -> None:
+        self.together = Together(Group(0, 1), device)
         self._prediction = 0
         self.run = SamplingRun(
             order.technique,
@@ -243,8 +243,8 @@ class _Part:
         if team is None:
             return None
         if worker._caching is not None:
+            assert order.course is not None and members is not None
             worker._caching.together.group = members
-            assert order.course is not None
             worker._caching.at(order.course.prediction)
         output = self._cached(team, groups[team])
         if plan.teams[team][0] != worker.rank:

@@ -160,7 +160,8 @@ class SplitRun:
         self._require(outcomes)
         leaders = [team[0] for team in order.plan.teams]
         x = args[0]
-        parts = [unpacked(outcomes[rank].output, x.device) for rank in leaders]
+        found = [outcomes[rank] for rank in leaders]
+        parts = [unpacked(one.output, x.device) for one in found if one is not None]
         self.report.seconds += time.perf_counter() - began
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -173,7 +174,8 @@ class SplitRun:
                     f"a patch of {', '.join(options[name])} came onto the model in mid-run, which "
                     f"cannot travel to the processes of the GPUs: remove it, or {NAME}."
                 )
-        for name, value in (*enumerate(args), *rest.items()):
+        given: dict[str, Any] = {f"argument {i + 1}": one for i, one in enumerate(args)} | rest
+        for name, value in given.items():
             if not is_plain(value):
                 raise AccelerationError(
                     f"the model is called with {name} of type {type(value).__name__}, which cannot "
