@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import shutil
 import socket
 import sys
 from typing import Any
@@ -15,8 +16,9 @@ PACKAGE = "ray>=2.40"
 FEATURE = "Split Across GPUs"
 REACHED_WITHIN = 10.0
 """Seconds in which a cluster must answer."""
-OBJECT_STORE = 512 * 2**20
-"""Bytes of shared memory for what goes to ranks and comes back: latents, prompts and control."""
+MOST_STORE, LEAST_STORE, STORE_SHARE = 4 * 2**30, 80 * 2**20, 0.8
+"""Bytes of shared memory for what goes to ranks and comes back (latents, prompts and, largest,
+control), and how much of what is free they may be."""
 HERE = "127.0.0.1"
 
 
@@ -72,7 +74,7 @@ def connect(address: str, processors: int) -> Any:
         options |= {
             "num_cpus": processors,
             "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE,
+            "object_store_memory": _store_bytes(),
             "_node_ip_address": HERE,
         }
     try:
@@ -84,6 +86,14 @@ def connect(address: str, processors: int) -> Any:
             "both have the same version of Ray and Python, and that /dev/shm has room."
         ) from error
     return ray
+
+
+def _store_bytes() -> int:
+    try:
+        free = shutil.disk_usage("/dev/shm").free
+    except OSError:
+        return LEAST_STORE
+    return int(min(max(STORE_SHARE * free, LEAST_STORE), MOST_STORE))
 
 
 def _require_answer(address: str) -> None:

@@ -44,6 +44,8 @@ class Team:
         self.joined = False
         """Whether they are together, as far as is known here."""
         self.ended = False
+        self.folder: Any = None
+        """Where ranks of one computer meet; it goes with the team."""
 
     @property
     def size(self) -> int:
@@ -138,8 +140,9 @@ class Team:
     def stop(self) -> None:
         """Tell every rank to give up what it is doing, soon."""
         self.joined = False
-        for one in self._actors:
-            one.say.options(concurrency_group="control").remote("stop")
+        told = [one.say.options(concurrency_group="control").remote("stop") for one in self._actors]
+        # Heard before anything else is asked, which it would stop as well.
+        self._ray.wait(told, num_returns=len(told), timeout=STOPPED_WITHIN)
 
     def end(self) -> None:
         """End every process."""

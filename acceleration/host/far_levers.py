@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..attention import AttentionReport, AttentionSettings
+from ..errors import AccelerationError
 from ..failures import log_failure
 from ..policies.base import Technique
 from ..report import RunReport
@@ -50,6 +51,11 @@ class FarCaching:
         window: tuple[float, float],
         listener: Listener | None,
     ) -> None:
+        if not technique.changes_pictures:
+            raise AccelerationError(
+                f"{technique.name} writes down what it sees in ComfyUI's own process: connect it "
+                "to the model before Split Across GPUs."
+            )
         schedules = sampling.patcher.get_model_object("model_sampling")
         self._split, self._numbers, self._prediction = split, BranchNumbers(), 0
         self._listener = Guarded(listener)

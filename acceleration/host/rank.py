@@ -21,7 +21,7 @@ from ..errors import AccelerationError
 from ..failures import BeginAgainError
 from ..families import Structure, describe
 from ..lack_of_memory import is_out_of_memory
-from ..parallel import Group, RankReport, Sharding, Together, World
+from ..parallel import Group, RankReport, Sharding, Together, World, peers_doing
 from ..parallel.parcels import packed, unpacked
 from ..parallel.rows import cut_rows
 from ..report import RunReport
@@ -60,7 +60,11 @@ class RankWorker:
             if hasattr(comfy.cli_args.args, name):
                 setattr(comfy.cli_args.args, name, value)
         import comfy.model_management
+        import folder_paths
 
+        if arguments.get("user_directory"):
+            # Calibrations are there.
+            folder_paths.set_user_directory(arguments["user_directory"])
         self.rank = rank
         self._device: torch.device = comfy.model_management.get_torch_device()
         self._world = World(rank, size, self._device)
@@ -349,7 +353,7 @@ def told(error: Exception) -> Outcome:
         return Outcome(failure="stopped", kind="stopped")
     if isinstance(error, AccelerationError):
         return Outcome(failure=str(error), kind="setting")
-    kind = "memory" if is_out_of_memory(error) else "model"
+    kind = "memory" if is_out_of_memory(error) else "peer" if peers_doing(error) else "model"
     text = next(iter(str(error).splitlines()), "")[:300]
     log.warning("An evaluation failed.", exc_info=error)
     return Outcome(failure=f"{type(error).__name__}: {text}", kind=kind)

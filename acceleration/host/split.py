@@ -18,7 +18,7 @@ from ..parallel.report import NAME
 from ..settings.parallel import ParallelSettings
 from ..settings.sections import Resolved
 from .far import SPLIT_KEY, far_model, is_far
-from .levers import COMPILE_KEY, PREFIX, lever_of, put, require_model
+from .levers import COMPILE_KEY, lever_of, put, require_model
 from .live_report import send_text
 from .model import network_of
 from .split_orders import Loader
@@ -210,12 +210,9 @@ def _loader(model: Any) -> Loader:
 
 def _require_plain_weights(network: Any) -> None:
     for name, weight in network.named_parameters():
-        if type(weight.data) is not torch.Tensor or hasattr(weight, "gguf_cls"):
-            kind = type(weight.data).__name__
+        if type(weight) is not torch.nn.Parameter or type(weight.data) is not torch.Tensor:
+            kind = type(weight).__name__
             raise AccelerationError(
                 f"the weight {name} of this model is quantized ({kind}), which {NAME} does not "
                 "take yet: use a model in bf16 or fp16."
             )
-
-
-__all__ = ["NAME", "ON_CPU", "PREFIX", "SplitAttachment", "attach_split"]

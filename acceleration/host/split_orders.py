@@ -6,10 +6,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from ..attention import AttentionSettings
 from ..parallel import Plan
 from ..policies.base import Technique
-from ..report import RunReport
 from ..schedule import Stage
 
 
@@ -17,8 +15,8 @@ from ..schedule import Stage
 class Loader:
     """How a network is loaded again: what the host's loader has left on the MODEL.
 
-    ``factory`` is a function by module and name, ``part`` the place of the MODEL in what it
-    returns, None where it is that itself. ``weights_from`` is a file that must be there.
+    A function by module and name with its arguments; ``part`` is the place of the MODEL in what it
+    returns, None where it is that itself.
     """
 
     module: str
@@ -39,8 +37,6 @@ class RunOrder:
     shape: tuple[int, ...]
     """Of the noise, ``[B, C, …]``."""
     exchange: str
-    limit: float
-    """Seconds that one evaluation may take."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ class Outcome:
     failure: str = ""
     """What went wrong, or empty."""
     kind: str = ""
-    """``setting``, ``memory``, ``stopped`` or ``model``."""
+    """``setting``, ``memory``, ``model``, ``stopped``, or ``peer`` where another one had failed."""
 
     @property
     def failed(self) -> bool:
@@ -107,16 +103,3 @@ class Opened:
     device: str
     computer: str
     weights: int
-
-
-__all__ = [
-    "AttentionSettings",
-    "CachingOrder",
-    "Course",
-    "EvaluationOrder",
-    "Loader",
-    "Opened",
-    "Outcome",
-    "RunOrder",
-    "RunReport",
-]

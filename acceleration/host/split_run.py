@@ -89,11 +89,10 @@ class SplitRun:
         here = self._ask("has", key, patches)
         if not all(model for model, _ in here):
             self._ask("load", loader, limit=LOAD_LIMIT)
-        if not all(same for _, same in here) and (patcher.patches or all(m for m, _ in here)):
+        if not all(same for _, same in here):
             self._ask("patch", key, _on_cpu(patcher.patches), patches, limit=LOAD_LIMIT)
         self._join()
-        exchange = self._lever.settings.exchange
-        order = RunOrder(self._shape, exchange, EVALUATION_LIMIT)
+        order = RunOrder(self._shape, self._lever.settings.exchange)
         opened = self._ask("open", key, order, limit=LOAD_LIMIT)
         if not all(model for model, _ in here):
             self.report.loaded = time.perf_counter() - began
@@ -116,8 +115,8 @@ class SplitRun:
             places = self._ask("serve", 0)
             place = next(place for place in places if place)
         else:
-            folder = tempfile.mkdtemp(prefix="dit_acceleration_")
-            place = str(Path(folder, "ranks"))
+            team.folder = tempfile.TemporaryDirectory(prefix="dit_acceleration_")
+            place = str(Path(team.folder.name, "ranks"))
         self._ask("join", place, team.generation, ANSWER_LIMIT)
         team.joined = True
 
@@ -232,7 +231,7 @@ class SplitRun:
     @staticmethod
     def _require(outcomes: list[Outcome | None]) -> None:
         """Raise what went wrong, if anything did: what is nearest to the cause."""
-        for kind in ("setting", "memory", "model", "stopped"):
+        for kind in ("setting", "memory", "model", "stopped", "peer"):
             for rank, one in enumerate(outcomes):
                 if one is None or not one.failure or one.kind != kind:
                     continue

@@ -5,7 +5,7 @@ Knows torch.distributed; neither the host nor Ray.
 
 from .agreement import Together
 from .exchange import chosen
-from .group import Group, Traffic
+from .group import Group, Traffic, peers_doing
 from .layout import Layout, shares
 from .prediction import keys_bytes, ulysses_bytes
 from .report import RankReport, SplitReport
@@ -26,6 +26,7 @@ __all__ = [
     "chosen",
     "cut_rows",
     "keys_bytes",
+    "peers_doing",
     "plan",
     "shares",
     "ulysses_bytes",

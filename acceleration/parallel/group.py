@@ -14,10 +14,27 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ..lack_of_memory import is_out_of_memory
 from ..timing import Span
 
 MOST_SPANS = 4096
 """Spans that wait to be read; on CUDA each holds two events."""
+
+
+@contextmanager
+def blaming_peers() -> Iterator[None]:
+    """Mark what fails inside as another rank's doing, as it has left; see ``peers_doing``."""
+    try:
+        yield
+    except RuntimeError as error:
+        # The same error goes on, so that it is the model's to whoever asks where it comes from.
+        error.of_a_peer = not is_out_of_memory(error)  # type: ignore[attr-defined]
+        raise
+
+
+def peers_doing(error: BaseException) -> bool:
+    """Whether an error is no more than the end of an exchange with a rank that had failed."""
+    return getattr(error, "of_a_peer", False)
 
 
 @dataclass
@@ -34,7 +51,8 @@ class Traffic:
     def exchange(self, device: torch.device, size: int) -> Iterator[None]:
         """Count what happens inside."""
         span = Span(device)
-        yield
+        with blaming_peers():
+            yield
         self.bytes += size
         self.calls += 1
         self._spans.append(span.stop())
@@ -106,5 +124,6 @@ class Group:
     def total(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over ranks, in place. Not counted: a few numbers an evaluation."""
         if self.size > 1:
-            dist.all_reduce(values, group=self._group)
+            with blaming_peers():
+                dist.all_reduce(values, group=self._group)
         return values

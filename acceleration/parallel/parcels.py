@@ -40,12 +40,23 @@ def is_plain(value: Any) -> bool:
 
 
 def packed(value: Any) -> Any:
-    """A value with parcels in place of its tensors."""
-    if isinstance(value, torch.Tensor):
-        plain = value.detach().to("cpu").contiguous()
-        flat = plain.reshape(-1).view(torch.uint8) if plain.numel() else plain.new_empty(0).byte()
-        return Parcel(flat.numpy(), value.dtype, tuple(value.shape))
-    return _each(value, packed)
+    """A value with parcels in place of its tensors; one that stands in several places goes once."""
+    made: dict[int, Parcel] = {}
+
+    def pack(one: Any) -> Any:
+        if not isinstance(one, torch.Tensor):
+            return _each(one, pack)
+        if id(one) not in made:
+            made[id(one)] = _parcel(one)
+        return made[id(one)]
+
+    return pack(value)
+
+
+def _parcel(tensor: torch.Tensor) -> Parcel:
+    plain = tensor.detach().to("cpu").contiguous()
+    flat = plain.reshape(-1).view(torch.uint8) if plain.numel() else plain.new_empty(0).byte()
+    return Parcel(flat.numpy(), tensor.dtype, tuple(tensor.shape))
 
 
 def unpacked(value: Any, device: torch.device) -> Any:

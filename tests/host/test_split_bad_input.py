@@ -89,8 +89,9 @@ def test_quantized_weights(model: Any) -> None:
     class Quantized(torch.Tensor):
         pass
 
-    weight = model.model.diffusion_model.img_in.weight
-    weight.data = weight.data.as_subclass(Quantized)
+    layer = model.model.diffusion_model.img_in
+    weight = layer.weight.data.as_subclass(Quantized)
+    layer.weight = torch.nn.Parameter(weight, requires_grad=False)
     refused(model, r"the weight img_in\.weight of this model is quantized \(Quantized\).*bf16")
 
 
@@ -165,8 +166,7 @@ def test_a_hook_of_weights_is_refused(model: Any, monkeypatch: pytest.MonkeyPatc
     import comfy.hooks
 
     far = host.attach_split(model, ParallelSettings(gpus=2))
-    hooks = comfy.hooks.HookGroup()
-    hooks.add(comfy.hooks.WeightHook())
+    hooks = comfy.hooks.create_hook_lora({}, 1.0, 1.0)
     positive = [[c, {**o, "hooks": hooks}] for c, o in conditioning("flux", 1)]
     with pytest.raises(AccelerationError, match=r"a hook that changes weights .* cannot travel"):
         sample(far, "flux", steps=1, positive=positive)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ BOTH: list[dict[str, Any]] = [
     {"family": "chroma", "control": True},
     {"family": "wan", "latent": [16, 3, 6, 10]},
     {"family": "wan22_5b", "frame_times": True, "cfg": 3.0},
-    {"family": "qwen_image", "control": True},
+    {"family": "qwen_image", "control": True, "text_mask": [1, 1, 1, 0, 0]},
     {"family": "qwen_image_edit_2511"},
     {"family": "z_image"},
     {"family": "hunyuan_video", "control": True},
@@ -54,24 +55,64 @@ MORE: list[dict[str, Any]] = [
     {"family": "skyreels_i2v"},
 ]
 
-ON_TWO = [{**case, "exchange": e} for case in BOTH for e in ("keys", "ulysses")]
+EXCHANGES = ("keys", "ulysses")
+# In the quick check every case by one of them, in turn.
+ON_TWO = [{**case, "exchange": EXCHANGES[at % 2]} for at, case in enumerate(BOTH)]
 ON_THREE = [
-    {"family": "flux", "exchange": "ulysses", "latent": ODD, "control": True},  # 2 heads: keys
+    {"family": "flux", "exchange": "ulysses", "control": True},  # 2 heads: keys
+    {"family": "flux", "exchange": "keys", "latent": ODD},
     {"family": "wan22_5b", "exchange": "keys", "frame_times": True},
     {"family": "qwen_image_edit_2511", "exchange": "keys"},
     {"family": "z_image", "exchange": "ulysses"},  # 8 heads on 3 ranks
     {"family": "hunyuan_video_i2v", "exchange": "keys"},
 ]
+MISTAKES: list[dict[str, Any]] = [
+    {"family": "flux", "exchange": "keys", "mistake": "rope"},
+    {"family": "flux", "exchange": "keys", "control": True, "mistake": "last add"},
+    {"family": "qwen_image", "exchange": "keys", "text_mask": [1, 0, 0, 0, 0], "mistake": "mask"},
+    {"family": "wan22_5b", "exchange": "keys", "frame_times": True, "mistake": "grain"},
+    {
+        "family": "flux2_reference",
+        "exchange": "keys",
+        "conditions": REFERENCES,
+        "mistake": "ranges",
+    },
+]
+
+
+def attention_cases() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for exchange in EXCHANGES:
+        base = {"do": "attention", "exchange": exchange, "heads": 3, "text": 3, "image": 6}
+        found += [
+            base,
+            {**base, "rows": True},
+            {**base, "mask": [1, 1, 9]},
+            {**base, "mask": [2, 1, 9], "local_mask": True},
+            {**base, "mask": [9, 9]},
+            {**base, "mask": [2, 9, 9]},
+            {**base, "mask": [2, 3, 9, 9]},
+            {**base, "mask": [2, 3, 1, 9], "local_mask": True},
+            {**base, "text": 1, "image": 2},
+        ]
+    return found
+
+
+ATTENTION = attention_cases()
 
 
 @pytest.fixture(scope="module")
-def on_two() -> list[Any]:
-    return run_ranks(2, ON_TWO)
+def on_two() -> Iterator[Any]:
+    """What two ranks found, by case. One start for all, as it takes longer than they do."""
+    cases = [*ON_TWO, *ATTENTION, {"do": "together"}, *MISTAKES]
+    found = dict(zip(map(str, cases), run_ranks(2, cases), strict=True))
+    yield lambda case: found[str(case)]
 
 
 @pytest.fixture(scope="module")
-def on_three() -> list[Any]:
-    return run_ranks(3, ON_THREE)
+def on_three() -> Iterator[Any]:
+    found = dict(zip(map(str, ON_THREE), run_ranks(3, ON_THREE), strict=True))
+    yield lambda case: found[str(case)]
 
 
 def check_exact(found: list[dict[str, Any]]) -> None:
@@ -108,70 +149,45 @@ def check_counts(rank: int, found: dict[str, Any], case: dict[str, Any], ranks: 
     assert gathered > 0 and gathered % (hidden * 4 * (ranks - 1) * found["evaluations"]) == 0
 
 
-@pytest.mark.parametrize("index", range(len(ON_TWO)), ids=lambda i: str(ON_TWO[i]))
-def test_two_ranks_compute_what_one_process_does(on_two: list[Any], index: int) -> None:
-    check_exact(on_two[index])
-    for rank, found in enumerate(on_two[index]):
-        check_counts(rank, found, ON_TWO[index], 2)
+@pytest.mark.parametrize("case", ON_TWO, ids=str)
+def test_two_ranks_compute_what_one_process_does(on_two: Any, case: dict[str, Any]) -> None:
+    check_exact(on_two(case))
+    for rank, found in enumerate(on_two(case)):
+        check_counts(rank, found, case, 2)
 
 
-@pytest.mark.parametrize("index", range(len(ON_THREE)), ids=lambda i: str(ON_THREE[i]))
-def test_three_ranks_compute_what_one_process_does(on_three: list[Any], index: int) -> None:
-    check_exact(on_three[index])
-    for rank, found in enumerate(on_three[index]):
-        check_counts(rank, found, ON_THREE[index], 3)
+@pytest.mark.whole
+@pytest.mark.parametrize("case", ON_THREE, ids=str)
+def test_three_ranks_compute_what_one_process_does(on_three: Any, case: dict[str, Any]) -> None:
+    check_exact(on_three(case))
+    for rank, found in enumerate(on_three(case)):
+        check_counts(rank, found, case, 3)
 
 
 @pytest.mark.whole
 def test_every_variant_of_the_described_families() -> None:
-    cases = [{**case, "exchange": e} for case in MORE for e in ("keys", "ulysses")]
-    for found in run_ranks(2, cases):
+    cases = [{**case, "exchange": e} for case in (*BOTH, *MORE) for e in EXCHANGES]
+    for case, found in zip(cases, run_ranks(2, cases, limit=1800), strict=True):
         check_exact(found)
+        for rank, one in enumerate(found):
+            check_counts(rank, one, case, 2)
 
 
-def test_attention_alone_by_either_exchange() -> None:
-    cases: list[dict[str, Any]] = []
-    for exchange in ("keys", "ulysses"):
-        base = {"do": "attention", "exchange": exchange, "heads": 3, "text": 3, "image": 6}
-        cases += [
-            base,
-            {**base, "rows": True},
-            {**base, "mask": [1, 1, 9]},
-            {**base, "mask": [2, 1, 9], "local_mask": True},
-            {**base, "mask": [9, 9]},
-            {**base, "mask": [2, 9, 9]},
-            {**base, "mask": [2, 3, 9, 9]},
-            {**base, "mask": [2, 3, 1, 9], "local_mask": True},
-            {**base, "text": 1, "image": 2},
-        ]
-    for case, found in zip(cases, run_ranks(2, cases), strict=True):
-        for rank in found:
-            assert rank["difference"] < 1e-5, case
-            assert rank["calls"] == 2 + ("local_mask" in case), case
+@pytest.mark.parametrize("case", ATTENTION, ids=str)
+def test_attention_alone_by_either_exchange(on_two: Any, case: dict[str, Any]) -> None:
+    for rank in on_two(case):
+        assert rank["difference"] < 1e-5
+        assert rank["calls"] == 2 + ("local_mask" in case)
 
 
-def test_ranks_decide_together() -> None:
-    for rank in run_ranks(2, [{"do": "together"}])[0]:
+def test_ranks_decide_together(on_two: Any) -> None:
+    for rank in on_two({"do": "together"}):
         assert rank["together"] == pytest.approx(rank["whole"], rel=1e-6)
         assert rank["alone"] != pytest.approx(rank["whole"], rel=1e-2)
         assert rank["agreed"] == [True, False]
 
 
-MISTAKES = [
-    {"family": "flux", "exchange": "keys", "mistake": "rope"},
-    {"family": "flux", "exchange": "keys", "control": True, "mistake": "last add"},
-    {"family": "qwen_image", "exchange": "keys", "mistake": "mask"},
-    {"family": "wan22_5b", "exchange": "keys", "frame_times": True, "mistake": "grain"},
-    {
-        "family": "flux2_reference",
-        "exchange": "keys",
-        "conditions": REFERENCES,
-        "mistake": "ranges",
-    },
-]
-
-
-def test_mistakes_made_on_purpose_are_seen() -> None:
-    for case, found in zip(MISTAKES, run_ranks(2, MISTAKES), strict=True):
-        for rank in found:
-            assert "error" in rank or rank["difference"] > 100 * CLOSE, case
+@pytest.mark.parametrize("case", MISTAKES, ids=lambda case: case["mistake"])
+def test_a_mistake_made_on_purpose_is_seen(on_two: Any, case: dict[str, Any]) -> None:
+    for rank in on_two(case):
+        assert "error" in rank or rank["difference"] > 20 * CLOSE

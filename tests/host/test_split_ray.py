@@ -156,6 +156,34 @@ def test_caching_decides_as_in_one_process(flux: Any, how: str) -> None:
         assert 0 < max(residuals) <= report_of(alone).residual_peak_bytes * 0.6
 
 
+@pytest.mark.parametrize("kind", ["TeaCache", "planned"])
+def test_other_techniques_decide_as_in_one_process(flux: Any, kind: str) -> None:
+    from dit_acceleration_pack.acceleration.policies.planned import Planned
+    from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
+    from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
+
+    technique: Any = Planned(1.7, "target", strict=True)
+    if kind == "TeaCache":
+        technique = TeaCache(TeaCacheSettings(rel_l1_thresh=0.4, coefficients="raw"))
+    alone = host.attach(flux, technique)
+    want = sample(alone, "flux", steps=12)
+    skips = [e.skipped for e in report_of(alone).evaluations]
+    assert any(skips)
+    far = host.attach(split(flux, split="sequence"), technique)
+    got = sample(far, "flux", steps=12)
+    assert [e.skipped for e in report_of(far).evaluations] == skips
+    assert difference(got, want) <= 10 * CLOSE  # forecasts are made of differences
+    assert len({e.branch for e in report_of(far).evaluations}) == 1
+
+
+def test_a_calibration_is_refused(flux: Any) -> None:
+    from dit_acceleration_pack.acceleration.policies.recording import Recorder, Recording
+
+    far = host.attach(split(flux), Recorder(Recording()))
+    with pytest.raises(AccelerationError, match=r"before Split Across GPUs"):
+        sample(far, "flux", steps=1)
+
+
 def test_an_attention_backend_acts_in_the_ranks(flux: Any) -> None:
     from dit_acceleration_pack.acceleration.attention import AttentionSettings
 
@@ -209,6 +237,7 @@ def test_cancel_in_the_middle_of_an_evaluation(flux: Any, sign: Path) -> None:
     assert split_report(far).started is None, "with the same processes"
 
 
+@pytest.mark.whole
 def test_a_process_that_dies_is_one_sentence_and_the_next_run_works(flux: Any, sign: Path) -> None:
     far = split(flux, split="sequence")
     want = sample(far, "flux", steps=2)
@@ -228,6 +257,7 @@ def test_an_error_of_the_model_in_one_rank_is_told(flux: Any, sign: Path) -> Non
     assert difference(sample(far, "flux", steps=2), sample(flux, "flux", steps=2)) <= CLOSE
 
 
+@pytest.mark.whole
 def test_after_run_release_ends_the_processes(flux: Any) -> None:
     far = split(flux, after_run="release", split="sequence")
     sample(far, "flux", steps=1)

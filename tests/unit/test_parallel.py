@@ -124,6 +124,12 @@ def test_tensors_arrive_as_they_were_in_memory_of_their_own(dtype: torch.dtype) 
     assert sent.data.any(), "the parcel is only read"
 
 
+def test_what_stands_in_several_places_travels_once() -> None:
+    add = torch.ones(4)
+    first, second = packed({"input": [add, add]})["input"]
+    assert first is second
+
+
 def test_data_is_told_from_what_has_code() -> None:
     assert is_plain({"a": [1, "x", (None, torch.ones(1))], 3: torch.float16})
     assert not is_plain({"a": [lambda: 0]})
