@@ -67,6 +67,10 @@ class Peers(Protocol):
         """Relative changes of whole signals."""
         ...
 
+    def summed(self, products: torch.Tensor) -> torch.Tensor:
+        """Inner products ``[…, B, …]`` of parts as those of the whole, a batch item each."""
+        ...
+
     def agree(self, ready: bool) -> bool:
         """Whether everybody is ready. All ask in the same order."""
         ...
@@ -80,6 +84,9 @@ class Alone:
     def changes(self, pairs: Sequence[Pair]) -> list[float]:
         """Relative changes, with one wait for the device."""
         return read([relative_change(now, before) for now, before in pairs])
+
+    def summed(self, products: torch.Tensor) -> torch.Tensor:
+        return products
 
     def agree(self, ready: bool) -> bool:
         return ready

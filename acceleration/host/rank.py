@@ -75,6 +75,7 @@ class RankWorker:
         self._caching: _Caching | None = None
         self._attention: PlacedRun | None = None
         self._stopped = threading.Event()
+        self._held = ""
 
     # ---------------------------------------------------------------- before a run
 
@@ -146,6 +147,7 @@ class RankWorker:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         self._world.traffic.reset()
+        self._held = ""
         weights = sum(p.numel() * p.element_size() for p in network.parameters())
         name = str(self._device)
         if self._device.type == "cuda":
@@ -179,6 +181,7 @@ class RankWorker:
         return RankReport(
             self.rank,
             "",
+            held=self._held,
             peak=peak,
             sent=traffic.bytes,
             exchanges=traffic.calls,
@@ -247,8 +250,9 @@ class _Part:
         if team is None:
             return None
         if worker._caching is not None:
-            assert order.course is not None and members is not None
-            worker._caching.together.group = members
+            mine = groups[team]
+            assert order.course is not None and members is not None and mine is not None
+            worker._caching.together.group, worker._caching.together.team = members, mine
             worker._caching.at(order.course.prediction)
         output = self._cached(team, groups[team])
         if plan.teams[team][0] != worker.rank:
@@ -304,6 +308,7 @@ class _Part:
         kwargs["transformer_options"] = options
         blocks = worker._structure.blocks(network)
         with installed([(block, worker_check(worker)) for _, block in blocks], around=True):
+            worker._held = f"{end - begin} of {order.rows} rows"
             if group.size == 1:
                 return network(*args, **kwargs)
             sharding = Sharding(
@@ -311,7 +316,9 @@ class _Part:
             )
             options[OVERRIDE] = functools.partial(_over_tokens, sharding, options.get(OVERRIDE))
             with installed(sharding.gates(network), around=True), sharding.whole():
-                return network(*args, **kwargs)
+                output = network(*args, **kwargs)
+            worker._held += f", {sharding.held}"
+            return output
 
 
 def worker_check(worker: RankWorker) -> Any:

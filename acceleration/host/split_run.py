@@ -262,7 +262,7 @@ class SplitRun:
                 for mine, rank in zip(
                     self._ranks, team.ask("close", limit=ANSWER_LIMIT), strict=True
                 ):
-                    mine.peak, mine.sent = rank.peak, rank.sent
+                    mine.held, mine.peak, mine.sent = rank.held, rank.peak, rank.sent
                     mine.exchanges, mine.waited = rank.exchanges, rank.waited
             except Exception as error:
                 log_failure(error)

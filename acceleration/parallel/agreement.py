@@ -20,6 +20,8 @@ class Together:
 
     def __init__(self, group: Group, device: torch.device) -> None:
         self.group, self._device = group, device
+        self.team = group
+        """Those of the group that share rows with this rank."""
 
     def changes(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[float]:
         """Relative changes of whole signals, of which every rank has its tokens."""
@@ -33,6 +35,10 @@ class Together:
         difference, size = self.group.total(both).unbind(1)
         found: list[float] = (difference / size).tolist()
         return found
+
+    def summed(self, products: torch.Tensor) -> torch.Tensor:
+        """Inner products of this rank's tokens as those of all tokens of its rows."""
+        return self.team.total(products.contiguous())
 
     def agree(self, ready: bool) -> bool:
         """Whether every rank is ready."""

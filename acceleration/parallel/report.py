@@ -20,6 +20,8 @@ class RankReport:
     computer: str = ""
     weights: int = 0
     """Bytes of the model's weights that it holds."""
+    held: str = ""
+    """Rows and tokens that were its, in the last evaluation."""
     peak: int = 0
     """Most bytes that were allocated on its GPU; 0 where that is not counted."""
     sent: int = 0
@@ -32,6 +34,8 @@ class RankReport:
 
     def line(self) -> str:
         parts = [f"{self.weights / 2**30:.2f} GiB of weights"]
+        if self.held:
+            parts.append(self.held)
         if self.peak:
             parts.append(f"peak {self.peak / 2**30:.2f} GiB")
         if self.exchanges:

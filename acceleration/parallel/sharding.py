@@ -109,6 +109,8 @@ class Sharding:
         self._open = False
         self.attended = 0
         """Attention calls whose tokens were on several ranks."""
+        self.held = ""
+        """This rank's tokens, for people."""
 
     def gates(self, network: Any) -> list[tuple[torch.nn.Module, Handler]]:
         """A handler for every block, and for the attention of those that have other attention."""
@@ -202,6 +204,9 @@ class Sharding:
         lengths = {name: call.read(arg).shape[1] for name, arg in streams.items()}
         grain = self._grain(place.plan, call, lengths[IMAGE])
         layout = self._layout = Layout(self._group.rank, self._group.size, lengths, grain)
+        self.held = (
+            " and ".join(f"{layout.shares[n][layout.rank]} {n}" for n in streams) + " tokens"
+        )
         for name, arg in streams.items():
             # Blocks write into their streams, which the host may still need as they were.
             call.write(arg, layout.take(call.read(arg), 1, name).clone())

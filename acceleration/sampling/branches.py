@@ -258,7 +258,9 @@ class Branches:
     def new_forecast(self) -> Forecast:
         """A forecast that knows nothing yet."""
         settings = self._technique.settings
-        return make_forecast(settings.calibrator, settings.taylorseer_order, self._store)
+        return make_forecast(
+            settings.calibrator, settings.taylorseer_order, self._store, self._peers
+        )
 
     def _new_corrector(self) -> Corrector | None:
         """A corrector that owes nothing, where the user and the sampler allow one."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from split_ranks import run_ranks
 
+from dit_acceleration_pack.acceleration.families import FAMILIES, describe
 from dit_acceleration_pack.acceleration.parallel import keys_bytes, ulysses_bytes
 
 CLOSE = 1e-5
@@ -147,6 +148,15 @@ def check_counts(rank: int, found: dict[str, Any], case: dict[str, Any], ranks: 
     gathered = found["bytes"] - expected
     # The image stream, padded to the longest share.
     assert gathered > 0 and gathered % (hidden * 4 * (ranks - 1) * found["evaluations"]) == 0
+
+
+def test_every_described_family_has_a_case() -> None:
+    from tiny_models import bare_model
+
+    described = {family.name for family in FAMILIES if family.split}
+    names = {case["family"] for case in ON_TWO}
+    found = [describe(bare_model(name).diffusion_model) for name in sorted(names)]
+    assert {structure.family.name for structure in found if structure is not None} == described
 
 
 @pytest.mark.parametrize("case", ON_TWO, ids=str)

@@ -83,6 +83,13 @@ def test_samplers_guidance_and_control_are_as_in_one_process(flux: Any) -> None:
     assert report.started is None and report.loaded is None, "the second prompt has them already"
     assert [rank.sent > 0 and rank.exchanges > 0 for rank in report.ranks] == [True, True]
     assert "tokens over 2" in report.sentence()
+    assert [rank.held for rank in report.ranks] == [
+        "2 of 2 rows, 3 text and 8 image tokens",
+        "2 of 2 rows, 2 text and 8 image tokens",
+    ]
+    text = report.text()
+    assert "rank 1 (cpu): " in text and "2 text and 8 image tokens" in text
+    assert report.as_dict()["ranks"][0]["weights"] > 0
 
 
 @pytest.mark.parametrize(
