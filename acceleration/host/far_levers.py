@@ -15,10 +15,15 @@ import torch
 from ..attention import AttentionReport, AttentionSettings
 from ..errors import AccelerationError
 from ..failures import log_failure
+from ..forecasts.corrector import SAMPLERS, Corrector
+from ..parallel.parcels import packed
 from ..policies.base import Technique
 from ..report import RunReport
+from ..sampling.branches import JUMPED, NOT_FINITE
 from ..sampling.course import Call
 from ..sampling.listener import Guarded, Listener
+from ..sampling.sentences import PLAIN
+from ..schedule import Schedule
 from .far import SPLIT_KEY
 from .memory import expected_branches
 from .model import sampler_name
@@ -58,6 +63,11 @@ class FarCaching:
             )
         schedules = sampling.patcher.get_model_object("model_sampling")
         self._split, self._numbers, self._prediction = split, BranchNumbers(), 0
+        self._schedule = Schedule.from_sigmas(
+            sampling.sigmas.tolist(), float(getattr(schedules, "sigma_max", math.inf))
+        )
+        self._corrects = technique.settings.corrector
+        self._correctors: dict[tuple[int, str], Corrector] = {}
         self._listener = Guarded(listener)
         sampler = sampler_name(sampling.sampler)
         self.report = RunReport(technique.name, settings=technique.describe(), sampler=sampler)
@@ -82,19 +92,48 @@ class FarCaching:
 
     def evaluate(self, call: Call) -> Any:
         """Run one evaluation, of which the ranks know where it stands."""
+        number = self._numbers.of(call.key)
         self._split.course = Course(
-            self._numbers.of(call.key),
+            number,
             call.label,
-            call.sigma.detach().cpu(),
+            packed(call.sigma),
             call.conds,
             call.part_lengths,
             call.stage,
             self._prediction,
         )
+        self._split.records.clear()
         try:
-            return call.execute()
+            output = call.execute()
         finally:
             self._split.course = None
+        try:
+            return self._corrected(number, output)
+        except Exception as error:
+            self._corrects = False
+            log_failure(error)
+            return output
+
+    def _corrected(self, number: int, output: Any) -> Any:
+        """The output with what earlier skipped evaluations got wrong given back.
+
+        Here and not in the ranks: it is about the picture that the host makes of the network's
+        output.
+        """
+        record = next(iter(self._split.records), None)
+        known = self.report.sampler in SAMPLERS
+        if record is None or not self._corrects or not known or record.reason == PLAIN:
+            return output
+        corrector = self._correctors.setdefault(
+            (number, record.branch), Corrector(SAMPLERS[self.report.sampler])
+        )
+        target = self._schedule.target_of(record.position)
+        if target is None or record.reason in (JUMPED, NOT_FINITE):
+            corrector.forget()
+        if target is None:
+            return output
+        note = corrector.skipped if record.skipped else corrector.computed
+        return note(record.sigma, target, output)
 
     def run_plainly(self, sentence: str) -> None:
         self.report.notice(sentence)
@@ -104,6 +143,7 @@ class FarCaching:
 
     def close(self, finished: bool) -> RunReport:
         """Close it in the ranks, whose reports are alike; the first one's is told."""
+        self._correctors.clear()
         found = self._split.close_lever("caching", finished)
         first = next((report for report in found if report is not None), None)
         if first is not None:

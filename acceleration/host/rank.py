@@ -24,7 +24,7 @@ from ..lack_of_memory import is_out_of_memory
 from ..parallel import Group, RankReport, Sharding, Together, World, peers_doing
 from ..parallel.parcels import packed, unpacked
 from ..parallel.rows import cut_rows
-from ..report import RunReport
+from ..report import EvaluationRecord, RunReport
 from ..sampling.course import Call
 from ..sampling.gates import installed
 from ..sampling.run import SamplingRun
@@ -199,7 +199,7 @@ class RankWorker:
         part = _Part(self, order)
         try:
             with torch.inference_mode():
-                return Outcome(part.compute())
+                return Outcome(part.compute(), part.record)
         except BeginAgainError as error:
             # What it was on the way: a setting fails in every attempt.
             outcome = part.failure or Outcome(again=str(error))
@@ -237,6 +237,7 @@ class _Part:
 
     def __init__(self, worker: RankWorker, order: EvaluationOrder) -> None:
         self._worker, self._order = worker, order
+        self.record: EvaluationRecord | None = None
         self.failure: Outcome | None = None
         """What went wrong inside the network, if it was nobody's lack of memory."""
 
@@ -265,7 +266,9 @@ class _Part:
         if worker._caching is None or course is None:
             return execute()
         sigma = unpacked(course.sigma, worker._device)
-        return worker._caching.run.evaluate(
+        records = worker._caching.run.report.evaluations
+        before = len(records)
+        output = worker._caching.run.evaluate(
             Call(
                 execute=execute,
                 network=worker._patcher.model.diffusion_model,
@@ -278,6 +281,8 @@ class _Part:
                 stage=course.stage,
             )
         )
+        self.record = records[before] if len(records) > before else None
+        return output
 
     def _network(self, team: int, group: Any) -> Any:
         """Call the network with this team's rows; its blocks get this rank's tokens."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..parallel import Plan
 from ..policies.base import Technique
+from ..report import EvaluationRecord
 from ..schedule import Stage
 
 
@@ -84,6 +85,8 @@ class Outcome:
 
     output: Any = None
     """Packed, of the first rank of a team only."""
+    record: EvaluationRecord | None = None
+    """What a caching run decided, where there is one."""
     again: str = ""
     """Why all must begin again, or empty."""
     failure: str = ""

@@ -18,6 +18,7 @@ from ..failures import log_failure
 from ..parallel import Plan, RankReport, SplitReport, cut_rows, plan
 from ..parallel.parcels import is_plain, packed, unpacked
 from ..parallel.report import NAME
+from ..report import EvaluationRecord
 from .levers import PREFIX
 from .split_orders import Course, EvaluationOrder, Outcome, RunOrder
 from .wrapping import Sampling
@@ -51,6 +52,8 @@ class SplitRun:
         self.report, self._lever = report, lever
         self.course: Course | None = None
         """Where the evaluation that begins now stands in a caching run."""
+        self.records: list[EvaluationRecord] = []
+        """What caching decided in the network's calls, added to by ``evaluate``."""
         self._ranks: list[RankReport] = []
         noise = sampling.args[0] if sampling.args else sampling.kwargs["noise"]
         self._shape = tuple(noise.shape)
@@ -161,6 +164,7 @@ class SplitRun:
         x = args[0]
         found = [outcomes[rank] for rank in leaders]
         parts = [unpacked(one.output, x.device) for one in found if one is not None]
+        self.records += [one.record for one in found[:1] if one and one.record]
         self.report.seconds += time.perf_counter() - began
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 

@@ -87,7 +87,9 @@ class SamplingRun:
         self._lock = threading.RLock()
         self.memory = memory
         self._peers = peers or Alone()
-        self._branches = Branches(technique, memory, sampler, self._peers)
+        # What ranks see is the network's output, no picture; who calls them gives back.
+        named = sampler if self._peers.alone else ""
+        self._branches = Branches(technique, memory, named, self._peers)
         self._records = Records(self.report, listener, self._branches.tell_memory)
         self._targets = Targets(technique, schedule, self.report)
         self._reading: SigmaReading | None = None
@@ -199,7 +201,7 @@ class SamplingRun:
         if torch.is_grad_enabled():
             self.report.notice(say.GRADIENTS)
         if self._blocked_for_run is not None or torch.is_grad_enabled():
-            return self._plainly(course, model, "not accelerated")
+            return self._plainly(course, model, say.PLAIN)
         target = self._targets.of(call.network)
         if target is None:
             target, output = self._targets.aim_late(call.network, call.execute)
@@ -207,7 +209,7 @@ class SamplingRun:
                 course.add(Decision(False, "looked for the structure"))
                 return output
         if target.plan is None or target.info is None:
-            return self._plainly(course, model, "not accelerated")
+            return self._plainly(course, model, say.PLAIN)
         # Only a run with an end needs its sigma now; see SigmaReading for why it waits otherwise.
         if self._window[1] > 0 and self._outside_window(course.sigma) == say.AFTER_END:
             return self._plainly(course, model, say.AFTER_END)
@@ -227,7 +229,7 @@ class SamplingRun:
         idle = info.structure.idle_blocks(call.network, plan.last)
         obstacle = call.obstacle([block for _, block in blocks])
         if obstacle is not None:
-            return self._recompute(course, model, obstacle, "not accelerated")
+            return self._recompute(course, model, obstacle, say.PLAIN)
 
         def decide(look: Look) -> Streams | None:
             with call.mark("decision"):

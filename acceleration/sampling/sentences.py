@@ -1,6 +1,7 @@
 """What a run says of evaluations in which nothing was skipped, and why."""
 
 AFTER_END = "after end_percent"
+PLAIN = "not accelerated"
 WENT_WRONG = "acceleration failed"
 
 GRADIENTS = "gradients are on, and what is skipped has none, so nothing was skipped"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -270,3 +272,47 @@ def test_after_run_release_ends_the_processes(flux: Any) -> None:
     sample(far, "flux", steps=1)
     sample(far, "flux", steps=1)
     assert split_report(far).started is not None, "they were started again"
+
+
+DRIVER = """
+import conftest, sys, time
+from split_factory import tiny
+from tiny_models import sample
+from dit_acceleration_pack.acceleration import host
+from dit_acceleration_pack.acceleration.settings.parallel import ParallelSettings
+far = host.attach_split(tiny("flux"), ParallelSettings(gpus=2))
+sample(far, "flux", steps=1)
+print("sampled", flush=True)
+if sys.argv[1] == "wait":
+    time.sleep(600)
+"""
+
+
+def processes_with(mark: str) -> list[int]:
+    """Processes in whose environment a word stands."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("how", ["ends", "wait"])
+def test_no_process_is_left_when_the_host_ends_or_is_killed(how: str) -> None:
+    mark = f"SPLIT_TESTS_MARK_{os.getpid()}_{how}"
+    environment = {**os.environ, mark: "1"}
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, how], cwd=TESTS, env=environment, stdout=subprocess.PIPE
+    )
+    assert driver.stdout is not None
+    said = iter(driver.stdout.readline, b"")
+    assert any(line.strip() == b"sampled" for line in said)
+    if how == "wait":
+        assert len(processes_with(mark)) > 2
+        driver.kill()
+    driver.wait(60)
+    until(lambda: not processes_with(mark))
