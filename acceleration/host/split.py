@@ -196,8 +196,7 @@ def _loader(model: Any) -> Loader:
     if made is None:
         raise AccelerationError(
             "this MODEL was loaded by a node that does not say how to load it again, so the "
-            "processes of the GPUs cannot: use ComfyUI's Load Diffusion Model or Load Checkpoint "
-            "(ComfyUI 0.30 or newer)."
+            "processes of the GPUs cannot: use ComfyUI's Load Diffusion Model or Load Checkpoint."
         )
     factory, args, *part = made
     if not is_plain(args):
