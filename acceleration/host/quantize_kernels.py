@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -88,7 +90,7 @@ def _times(
     from .quantize_layouts import quantized, quantized_layer
 
     tokens = TOKENS.get(device.type, PICTURE_TOKENS)
-    total: Counter[str] = Counter()
+    total = dict.fromkeys(names, 0.0)
     for (rows, columns), count in shapes.items():
         weight = torch.randn(rows, columns, device=device, dtype=dtype)
         x = torch.randn(1, tokens, columns, device=device, dtype=dtype)
@@ -100,14 +102,19 @@ def _times(
             made[name] = quantized_layer(
                 plain, quantized(weight, choice, dtype), choice, dtype, exact=False
             )
-        made[AS_IT_IS] = lambda x, weight=weight: torch.nn.functional.linear(x, weight)
+        made[AS_IT_IS] = partial(torch.nn.functional.linear, weight=weight)
         with torch.inference_mode():
-            found = race(list(names), lambda name, x=x, made=made: made[name](x), device, _any)
+            found = race(list(names), partial(_product, made, x), device, _any)
         for name, why in found.dropped.items():
             log.info("%s: %s is out of the race: %s", NAME, name, why)
         for name in names:
-            total[name] += count * found.milliseconds.get(name, float("inf"))  # type: ignore[assignment]
-    return {name: time for name, time in total.items() if time < float("inf")}
+            total[name] += count * found.milliseconds.get(name, math.inf)
+    return {name: time for name, time in total.items() if math.isfinite(time)}
+
+
+def _product(made: Mapping[str, Any], x: torch.Tensor, name: str) -> torch.Tensor:
+    found: torch.Tensor = made[name](x)
+    return found
 
 
 def _any(_: str) -> float:

@@ -57,7 +57,7 @@ class SmoothedINT8Layout(TensorWiseINT8Layout):
     def quantize(cls, tensor: Any, smooth: Any = None, **options: Any) -> tuple[Any, Any]:
         smooth = smooth.to(tensor.device)
         qdata, plain = super().quantize(tensor * smooth.to(tensor.dtype), **options)
-        return qdata, cls.Params(**_fields(plain), smooth=smooth)
+        return qdata, dataclasses.replace(plain, smooth=smooth)
 
     @classmethod
     def dequantize(cls, qdata: Any, params: Any) -> Any:
@@ -210,11 +210,22 @@ def linear_class(dtype: torch.dtype) -> type[Any]:
     """
     operations = comfy.ops.mixed_precision_ops({}, dtype)
 
-    class Linear(operations.Linear):  # type: ignore[misc, name-defined]
+    class Linear(operations.Linear):  # type: ignore[name-defined]
         def _forward(self, input: Any, weight: Any, bias: Any) -> Any:
             if self._full_precision_mm and isinstance(weight, QuantizedTensor):
                 weight = weight.dequantize()
             return super()._forward(input, weight, bias)
+
+        def _apply(self, fn: Any, recurse: bool = True) -> Any:
+            # The host's makes every parameter anew, which fails for a tensor that was made outside
+            # of inference mode and does not move in it.
+            for name, old in list(self._parameters.items()):
+                moved = None if old is None else fn(old)
+                if moved is not old:
+                    if moved.is_inference() and not torch.is_inference_mode_enabled():
+                        moved = moved.clone()
+                    self.register_parameter(name, torch.nn.Parameter(moved, requires_grad=False))
+            return self
 
     return Linear
 
@@ -237,7 +248,7 @@ def quantized_layer(
     host_format = choice.format in (MXFP8, NVFP4)
     made.quant_format = choice.format if host_format else DYNAMIC
     made._full_precision_mm = exact
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def is_quantized(tensor: Any) -> bool:

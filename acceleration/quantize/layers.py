@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ..families import Structure, blocks_at
+from ..families import Structure
+from ..families.base import blocks_at
 from .formats import INT8
 
 MULTIPLE = 8
@@ -75,8 +76,9 @@ def linear_layers(network: Any, structure: Structure | None) -> list[Layer]:
 
 def _inside_blocks(network: Any, structure: Structure | None) -> set[int]:
     if structure is not None:
-        stacks = [*structure.family.stacks, *structure.family.side]
-        blocks = [block for stack in stacks for block in blocks_at(network, stack.path)]
+        paths = [stack.path for stack in structure.family.stacks]
+        paths += [side.path for side in structure.family.side]
+        blocks = [block for path in paths for block in blocks_at(network, path)]
     else:
         lists = (m for m in network.modules() if isinstance(m, torch.nn.ModuleList))
         blocks = [block for found in lists for block in found]

@@ -93,7 +93,7 @@ def within_error(plan: Plan, measured: float, most: float) -> tuple[Plan, list[s
     left = sorted(plan.values(), key=_loss)
     total = math.sqrt(sum(map(_loss, left)))
     times = measured / total if total and math.isfinite(measured) else 1.0
-    gone = []
+    gone: list[str] = []
     while left and (not gone or times * math.sqrt(sum(map(_loss, left))) > most):
         gone.append(left.pop().layer.path)
     return {choice.layer.path: choice for choice in left}, gone
