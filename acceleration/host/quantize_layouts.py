@@ -219,8 +219,8 @@ def linear_class(dtype: torch.dtype) -> type[Any]:
         def _apply(self, fn: Any, recurse: bool = True) -> Any:
             # The host's makes every parameter anew, which fails for a tensor that was made outside
             # of inference mode and does not move in it.
-            for name, old in list(self._parameters.items()):
-                moved = None if old is None else fn(old)
+            for name, old in list(self.named_parameters(recurse=False)):
+                moved = fn(old)
                 if moved is not old:
                     if moved.is_inference() and not torch.is_inference_mode_enabled():
                         moved = moved.clone()
