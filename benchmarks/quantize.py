@@ -23,11 +23,13 @@ import argparse
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness
 import performance
+import planted
 
 if TYPE_CHECKING:
     import torch
@@ -58,10 +60,23 @@ class Bench:
         self.model = self.demo.model
 
     def latents(self, model: Any) -> list[torch.Tensor]:
-        return [
-            self.demo.sample(model, prompt, FIRST_SEED + place, 1.0, STEPS).latent
-            for place, prompt in enumerate(self.prompts)
-        ]
+        """A latent a prompt, sampled side by side, each from a seed of its own."""
+        import comfy.sample
+        import torch
+
+        empty = self.empty()
+        seeds = range(FIRST_SEED, FIRST_SEED + len(self.prompts))
+        noise = torch.cat([comfy.sample.prepare_noise(empty, seed) for seed in seeds])
+        found = [self.demo.conditioning(prompt)[0] for prompt in self.prompts]
+        text = torch.cat([tokens for tokens, _ in found])
+        pooled = {key: torch.cat([one[key] for _, one in found]) for key in found[0][1]}
+        conditioning = [[text, pooled]]
+        with torch.inference_mode():
+            latent = comfy.sample.sample(
+                model, noise, STEPS, 1.0, "euler", "simple", conditioning, conditioning,
+                torch.zeros_like(noise), disable_pbar=True, seed=0,
+            )  # fmt: skip
+        return list(latent.split(1))
 
     def quantized(self, model: Any, emulate: bool = True, **settings: Any) -> Any:
         from dit_acceleration_pack.acceleration import host
@@ -132,7 +147,7 @@ def quality_rows(bench: Bench) -> Iterator[dict[str, Any]]:
         for precision in PRECISIONS:
             model = bench.quantized(bench.model, precision=precision)
             yield row(bench, "quality", precision, model, full)
-        model = bench.quantized(bench.model, emulate=False, precision="fp8")
+        model = bench.quantized(bench.model, emulate=False, precision="fp8", measure="off")
         yield row(bench, "quality", "fp8, weights only", model, full)
         middle = in_the_middle(bench)
         found = row(bench, "quality", "half nvfp4, the middle layers", middle, full)
@@ -193,17 +208,18 @@ def lora_rows(bench: Bench) -> Iterator[dict[str, Any]]:
     full = bench.latents(before)
     with nothing_goes_back():
         for precision in ("int8", "fp8"):
-            ways: dict[str, Callable[[str], Any]] = {
-                "folded in": lambda p: bench.quantized(before, precision=p),
-                "added on top": lambda p: bench.quantized(before, precision=p, fold_loras=False),
-                "after the node": lambda p: after_the_node(bench, p, before),
+            asked = {"precision": precision, "measure": "off"}
+            ways: dict[str, Callable[[], Any]] = {
+                "folded in": partial(bench.quantized, before, **asked),
+                "added on top": partial(bench.quantized, before, **asked, fold_loras=False),
+                "after the node": partial(after_the_node, bench, before, **asked),
             }
             for way, make in ways.items():
-                yield row(bench, "lora", f"{precision}, {way}", make(precision), full)
+                yield row(bench, "lora", f"{precision}, {way}", make(), full)
 
 
-def after_the_node(bench: Bench, precision: str, before: Any) -> Any:
-    small = bench.quantized(bench.model, precision=precision)
+def after_the_node(bench: Bench, before: Any, **settings: Any) -> Any:
+    small = bench.quantized(bench.model, **settings)
     patched = small.clone()
     patched.patches = {key: list(some) for key, some in before.patches.items()}
     patched.patches_uuid = before.patches_uuid
@@ -211,13 +227,11 @@ def after_the_node(bench: Bench, precision: str, before: Any) -> Any:
 
 
 def planted_rows(bench: Bench) -> Iterator[dict[str, Any]]:
-    import planted
-
     from dit_acceleration_pack.acceleration.host import quantize_choose, quantize_kernels
 
     plants = {"channel": planted.channels, "row": planted.rows}
     for name, plant in plants.items():
-        with plant(bench.model) as model, nothing_goes_back():
+        with plant(bench.model) as model, nothing_goes_back(), planted.only_the_whole():
             for way in ("plain int8", "int8", "fp8 a tensor", "fp8", "nvfp4"):
                 with planted.by_way(way):
                     precision = {"plain int8": "int8", "fp8 a tensor": "fp8"}.get(way, way)
@@ -263,6 +277,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace, environment: Any) -> int:
+    if not options.gpu:
+        planted.quick_int8()
     parts = {"quality": quality_rows, "lora": lora_rows, "planted": planted_rows}
     rows: list[dict[str, Any]] = []
     for kind in options.models:

@@ -161,9 +161,10 @@ class Chooser:
     def _measured(self, options: dict[str, list[Choice]]) -> dict[str, list[Choice]]:
         """Each layer alone, in its coarsest format; others in proportion to their own error."""
         told = progress(len(options))
-        rows, found = self.probe, {}
-        assert rows is not None
+        found = {}
+        assert self.probe is not None
         with loaded(plain(self.model)) as model:
+            rows = self.probe.joined(model.apply_model)
             for count, (path, choices) in enumerate(options.items()):
                 coarsest = max(choices, key=lambda choice: choice.local)
                 weight = weight_of(self.model, path, True)
