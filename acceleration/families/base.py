@@ -236,6 +236,18 @@ class Spectrum(NamedTuple):
     packing: int = 1
 
 
+class ExactLayers(NamedTuple):
+    """Layers that somebody found to suffer from being quantized.
+
+    ``patterns`` are parts of names, with ``*`` for anything; ``formats`` says in which they stay as
+    they are, ``source`` who found it.
+    """
+
+    patterns: tuple[str, ...]
+    formats: tuple[str, ...]
+    source: str
+
+
 GENERAL_PRESET = CacheDiTPreset("every model", {}, "SGLang-Diffusion's defaults")
 
 
@@ -290,15 +302,14 @@ class Family:
     two_experts
         Whether checkpoints may come in pairs, one for high and one for low noise, of which the
         second samples the second part of a schedule.
+    exact
+        Layers of its blocks that stay as they are when the model is quantized.
     packed_latents
         Whether a place of the latent is a token as it is, so that the network, whose ``patch_size``
         is not asked, cuts no patches out of it.
-    split
-        By the path of each stack, what of its blocks' calls runs along tokens; empty where that is
-        not described, so that several GPUs cannot share an evaluation.
-    split_classes
-        Classes beside ``classes`` for which that holds as well. Subclasses do not count by
-        themselves: what they do between blocks may look across tokens.
+    split, split_classes
+        What of the blocks' calls runs along tokens, by the path of each stack; empty where it is
+        not described. It holds for ``classes`` and these, and for no other subclass.
     """
 
     name: str
@@ -322,6 +333,7 @@ class Family:
     packed_latents: bool = False
     split: Mapping[str, TokenPlan] = field(default_factory=dict)
     split_classes: tuple[str, ...] = ()
+    exact: tuple[ExactLayers, ...] = ()
 
     @property
     def resident_gb(self) -> float:

@@ -10,6 +10,7 @@ from .model import network_of, progress, sample, sampler_choices, sampler_name, 
 from .performance import PERFORMANCE_KEY, attach_performance
 from .profiling import profile
 from .progressive import PROGRESSIVE_KEY, attach_progressive
+from .quantize import QUANTIZE_KEY, attach_quantize
 from .split import attach_split
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "KEY",
     "PERFORMANCE_KEY",
     "PROGRESSIVE_KEY",
+    "QUANTIZE_KEY",
     "SPLIT_KEY",
     "Lever",
     "LeverReport",
@@ -24,6 +26,7 @@ __all__ = [
     "attach_attention",
     "attach_performance",
     "attach_progressive",
+    "attach_quantize",
     "attach_split",
     "branch_key",
     "calibrated_fit",

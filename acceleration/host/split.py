@@ -21,6 +21,7 @@ from .far import SPLIT_KEY, far_model, is_far
 from .levers import COMPILE_KEY, lever_of, put, require_model
 from .live_report import send_text
 from .model import network_of
+from .quantize import QUANTIZE_KEY
 from .split_orders import Loader
 from .split_run import SplitRun
 from .wrapping import RunLever, Sampling
@@ -156,6 +157,11 @@ def attach_split(
     whole = why_whole(describe(network), network)
     if whole is not None and settings.split == "sequence":
         raise AccelerationError(whole)
+    if isinstance(lever_of(model, QUANTIZE_KEY), RunLever):
+        raise AccelerationError(
+            f"Quantize Model and {NAME} are on the same model, and quantized weights cannot "
+            "travel to the processes of the GPUs yet: remove one of them."
+        )
     loader = _loader(model)
     _require_plain_weights(network)
     lever = SplitAttachment(settings, _gpus(model, settings), loader, whole, node_id, resolved)

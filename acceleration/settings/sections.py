@@ -20,8 +20,9 @@ from ..attention.settings import AttentionSettings
 from ..errors import AccelerationError, shown
 from ..performance import PerformanceSettings
 from ..progressive import ProgressiveSettings
+from ..quantize import QuantizeSettings
 from ..report import DEFAULT
-from . import cache_dit_files, cache_dit_names, parallel_names
+from . import cache_dit_files, cache_dit_names, parallel_names, quantize_names
 from .caching import CacheDiTSettings, TeaCacheSettings
 from .parallel import ParallelSettings
 
@@ -97,6 +98,13 @@ SECTIONS: dict[str, Section] = {
             "PARALLELISM",
             aliases=parallel_names.ALIASES,
             translate=parallel_names.translate,
+        ),
+        Section(
+            "quantize_config",
+            QuantizeSettings,
+            "QUANTIZE",
+            aliases=quantize_names.ALIASES,
+            translate=quantize_names.translate,
         ),
     )
 }
