@@ -207,7 +207,7 @@ def test_paged_weights_are_left_to_the_host_and_the_report_says_so(mode: str) ->
 
     lever.prepare_sampling(lambda *args, **kwargs: asked.append(kwargs), Paged(), None, {})
     assert asked == [{}]
-    assert "dynamic VRAM" in lever._decisions("")["weights"]
+    assert "dynamic VRAM" in lever._decisions(model, "")["weights"]
 
 
 def test_locked_by_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,8 @@ def test_locked_by_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = tm.sample(model, "flux", steps=12)
     locked = performance(model, approximation="ultra")
     assert torch.equal(tm.sample(locked, "flux", steps=12), plain)
-    assert "locked by the operator" in mode_report(locked).sentence()
+    said = mode_report(locked).sentence()
+    assert "approximation: off, the operator of this server has switched off" in said
 
 
 def test_the_report_says_once_where_its_settings_come_from(
