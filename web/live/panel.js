@@ -61,7 +61,10 @@ export class Panel {
     this.element.append(this.content);
     this.element.addEventListener("wheel", zoom, { passive: true });
     this.content.addEventListener("click", () => this.open());
-    const height = () => this.height;
+    // No more than it has taken, or the front end would make room for it by itself.
+    const height = () => Math.max(this.taken - GAP, 0);
+    const { size } = node;
+    const before = /** @type {[number, number]} */ ([size[0], size[1]]);
     const widget = node.addDOMWidget(name, "DIT_LIVE", this.element, {
       serialize: false,
       hideOnZoom: false,
@@ -71,6 +74,8 @@ export class Panel {
     });
     // Not in the workflow either: a saved graph must not depend on this panel.
     widget.serialize = false;
+    // The front end may have made room for it; how much is ours to say.
+    node.setSize(before);
     const serialized = node.onSerialize;
     node.onSerialize = (data) => {
       serialized?.call(node, data);
