@@ -13,7 +13,7 @@ const front = await Front.open({ url, viewport: { width: 1100, height: 1000 }, s
 const { page } = front;
 const seen = { errors: front.errors };
 
-/** What the server would send of a run. */
+/** What the server would send of a run. The panel of the last one drawn is read. */
 function pretendRun([node, more]) {
   const marks = "cccccffcfffcfffcffcc";
   const steps = [...marks].map((_, step) => step);
@@ -180,6 +180,23 @@ seen.subgraph = {
   box: await box(ids.outer),
 };
 await picture("subgraph", ids.outer);
+
+// So does the blueprint, which is one.
+await page.evaluate((blueprint) => window.app.loadGraphData(blueprint, true, true), blueprint);
+await page.waitForTimeout(900);
+const made = await page.evaluate(() => {
+  window.outer = window.app.canvas.graph._nodes.find((each) => each.subgraph);
+  const inner = window.outer.subgraph._nodes.find((each) => each.type === "AccelPerformanceMode");
+  return { outer: window.outer.id, inner: inner.id };
+});
+await front.focus(made.outer, 1.2);
+await run(`${made.outer}:${made.inner}`, { technique: "Performance Mode" });
+seen.blueprint = {
+  ...(await read(made.outer)),
+  widgets: await page.evaluate(() => window.outer.widgets.map((widget) => widget.name)),
+  saved: await page.evaluate(() => JSON.stringify(window.app.rootGraph.serialize())),
+};
+await picture("blueprint", made.outer);
 
 await front.close();
 console.log(JSON.stringify(seen));

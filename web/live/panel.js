@@ -14,6 +14,8 @@ const MOST_ROWS = 4;
 const MARGIN = 10;
 /** Pixels that the front end leaves between two widgets. */
 const GAP = 4;
+/** Pixels that the heading needs; new subgraph nodes are narrower. */
+const LEAST_WIDTH = 225;
 /** Pixels that stay free between the node and what lies below it. */
 const CLEARANCE = 6;
 
@@ -40,6 +42,22 @@ function part(kind, text = "") {
   element.className = `dit-live-${kind}`;
   element.textContent = text;
   return element;
+}
+
+/**
+ * Make a subgraph node show a widget of its own: it computes its list of those that it promotes.
+ * @param {GraphNode} node
+ * @param {import("./types").Widget} widget
+ */
+function admit(node, widget) {
+  const known = Object.getOwnPropertyDescriptor(node, "widgets");
+  const computed = known?.get;
+  if (!node.subgraph || !computed || node.widgets?.includes(widget)) return;
+  const get = () => {
+    const others = computed.call(node) ?? [];
+    return others.includes(widget) ? others : [...others, widget];
+  };
+  Object.defineProperty(node, "widgets", { ...known, get });
 }
 
 export class Panel {
@@ -74,13 +92,15 @@ export class Panel {
     });
     // Not in the workflow either: a saved graph must not depend on this panel.
     widget.serialize = false;
+    admit(node, widget);
     // The front end may have made room for it; how much is ours to say.
-    node.setSize(before);
+    this.widened = Math.max(LEAST_WIDTH - before[0], 0);
+    node.setSize([before[0] + this.widened, before[1]]);
     const serialized = node.onSerialize;
     node.onSerialize = (data) => {
       serialized?.call(node, data);
       // A copy, or the node in another browser, has no panel to fill the place.
-      if (data.size) data.size = [data.size[0], data.size[1] - this.taken];
+      if (data.size) data.size = [data.size[0] - this.widened, data.size[1] - this.taken];
     };
     new ResizeObserver(() => this.fit()).observe(this.content);
   }
@@ -117,8 +137,16 @@ export class Panel {
     return line;
   }
 
+  /** Nodes 2.0 draws of a subgraph node only what it promotes: there the panel goes in by itself. */
+  hang() {
+    if (!this.node.subgraph || this.element.isConnected) return;
+    document.querySelector(`[data-testid="node-body-${this.node.id}"]`)?.append(this.element);
+    this.fit();
+  }
+
   /** Say whether the run that is shown is what the node does now. */
   mark() {
+    this.hang();
     const { progress, place } = this;
     if (!progress || !place) return;
     const resting = this.chain.map((node) => RESTING[node.mode ?? 0]).find(Boolean);
