@@ -44,6 +44,8 @@ export interface Widget {
 
 export interface GraphNode {
   id: number | string;
+  title?: string;
+  comfyClass?: string;
   /** 0 runs, 2 is muted, 4 is bypassed. */
   mode?: number;
   pos: [number, number];
@@ -88,6 +90,7 @@ declare global {
     registerExtension(extension: {
       name: string;
       setup?(): void | Promise<void>;
+      nodeCreated?(node: GraphNode): void;
       afterConfigureGraph?(): void;
     }): void;
   }
