@@ -16,6 +16,7 @@ from .load_config import LoadAccelerationConfig
 from .performance_mode import PerformanceMode
 from .profile import ProfileSampling
 from .progressive_resolution import ProgressiveResolution
+from .quantize_model import QuantizeModel
 from .replacements import register as register_replacements
 from .report import AccelerationReport
 from .save_config import SaveAccelerationConfig
@@ -29,6 +30,7 @@ NODES: list[type[io.ComfyNode]] = [
     PerformanceMode,
     ProfileSampling,
     ProgressiveResolution,
+    QuantizeModel,
     AccelerationReport,
     LoadAccelerationConfig,
     SaveAccelerationConfig,

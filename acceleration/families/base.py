@@ -233,6 +233,18 @@ class Spectrum(NamedTuple):
     packing: int = 1
 
 
+class ExactLayers(NamedTuple):
+    """Layers that somebody found to suffer from being quantized.
+
+    ``patterns`` are parts of names, with ``*`` for anything; ``formats`` says in which they stay as
+    they are, ``source`` who found it.
+    """
+
+    patterns: tuple[str, ...]
+    formats: tuple[str, ...]
+    source: str
+
+
 GENERAL_PRESET = CacheDiTPreset("every model", {}, "SGLang-Diffusion's defaults")
 
 
@@ -287,6 +299,8 @@ class Family:
     two_experts
         Whether checkpoints may come in pairs, one for high and one for low noise, of which the
         second samples the second part of a schedule.
+    exact
+        Layers of its blocks that stay as they are when the model is quantized.
     packed_latents
         Whether a place of the latent is a token as it is, so that the network, whose ``patch_size``
         is not asked, cuts no patches out of it.
@@ -311,6 +325,7 @@ class Family:
     resident_from_gb: float = 0.0
     two_experts: bool = False
     packed_latents: bool = False
+    exact: tuple[ExactLayers, ...] = ()
 
     @property
     def resident_gb(self) -> float:

@@ -1,6 +1,6 @@
 """Qwen-Image and Qwen-Image-Edit: two streams all the way, returned text first."""
 
-from .base import IMAGE, TEXT, Arg, BlockStack, CacheDiTPreset, Family, Tap
+from .base import IMAGE, TEXT, Arg, BlockStack, CacheDiTPreset, ExactLayers, Family, Tap
 
 QWEN_STACKS = (
     BlockStack(
@@ -18,6 +18,7 @@ FAMILY = Family(
     stacks=QWEN_STACKS,
     models="Qwen-Image, Qwen-Image-Edit, Qwen-Image-Layered",
     tap=QWEN_TAP,
+    exact=(ExactLayers(("img_mlp",), ("fp8",), "vLLM-Omni, guide to FP8 quantization"),),
     cache_dit=(
         CacheDiTPreset(
             "Qwen-Image, 50 steps",

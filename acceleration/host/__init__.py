@@ -22,18 +22,21 @@ from .model import network_of, progress, sample, sampler_choices, sampler_name, 
 from .performance import PERFORMANCE_KEY, attach_performance
 from .profiling import profile
 from .progressive import PROGRESSIVE_KEY, attach_progressive
+from .quantize import QUANTIZE_KEY, attach_quantize
 
 __all__ = [
     "ATTENTION_KEY",
     "KEY",
     "PERFORMANCE_KEY",
     "PROGRESSIVE_KEY",
+    "QUANTIZE_KEY",
     "Lever",
     "LeverReport",
     "attach",
     "attach_attention",
     "attach_performance",
     "attach_progressive",
+    "attach_quantize",
     "branch_key",
     "calibrated_fit",
     "calibration_file",

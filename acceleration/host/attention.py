@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from ..attention.device import DeviceFacts, facts_of
 from ..errors import AccelerationError
 from ..sampling.gates import untraced
 from ..settings.sections import Resolved
-from . import prefetch
+from . import prefetch, remembered
 from .levers import lever_of, put
 from .live_report import LiveNode, send_text
 from .stages import sampler_sigma
@@ -217,33 +214,12 @@ def device_here() -> DeviceFacts | None:
 
 def choices_file() -> Path:
     """Where auto's choices are kept, in the host's user folder. Deleting it measures anew."""
-    import folder_paths
-
-    folder = Path(folder_paths.get_user_directory()) / "dit_acceleration"
-    return folder / "attention_choices.json"
+    return remembered.choices_file("attention_choices")
 
 
 def _read_choices() -> dict[str, dict[str, Any]]:
-    path = choices_file()
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(k): dict(v) for k, v in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        log.warning("The remembered attention choices %s are ignored: %s", path.name, error)
-        return {}
+    return remembered.read_choices(choices_file())
 
 
 def _write_choices(memory: dict[str, dict[str, Any]]) -> None:
-    """Write choices; a half-written file never takes the place of a whole one."""
-    path = choices_file()
-    # Two runs may end at once.
-    part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Another run may have added to it meanwhile.
-        part.write_text(json.dumps({**_read_choices(), **memory}, indent=1), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        log.warning("Attention choices could not be remembered: %s", error)
+    remembered.write_choices(choices_file(), memory)
