@@ -20,7 +20,7 @@ class PerformanceMode(io.ComfyNode):
         return io.Schema(
             node_id="AccelPerformanceMode",
             # The page's search ranks by words of the name; on the node it is shortened.
-            display_name="Performance Mode (speed, faster, less time)",
+            display_name="Performance Mode (too slow? speed, faster, less time)",
             category=CATEGORY,
             description=(
                 "Samples a diffusion transformer faster with one choice, and says what it did. "

@@ -11,10 +11,10 @@ pytestmark = [pytest.mark.server, pytest.mark.browser]
 
 PERFORMANCE, ATTENTION = "AccelPerformanceMode", "AccelAttentionBackend"
 FIRST = 5
-GENERAL = ("faster", "speed", "fast", "memory", "optimize", "加速", "高速化")
+GENERAL = ("faster", "speed", "fast", "slow", "optimize", "加速", "高速化")
 """Words of somebody who knows no technique: there is one answer, and it stands first."""
 RIGHT = {
-    **{key: {PERFORMANCE} for key in (*GENERAL, "slow", "time", "vram")},
+    **{key: {PERFORMANCE} for key in (*GENERAL, "time", "vram", "memory")},
     "fp8": {ATTENTION, "AccelQuantize"},
     "sage": {ATTENTION},
     "flash": {ATTENTION},
