@@ -8,7 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..acceleration import host
-from ..acceleration.plots import as_image_batch, message_plot, run_plot
+from ..acceleration.plots import as_image_batch, message_plot, quantize_plot, run_plot
 from .shared_inputs import node_id
 
 NO_ACCELERATION = "This MODEL has no acceleration node before it."
@@ -43,7 +43,8 @@ class AccelerationReport(io.ComfyNode):
                 io.String.Output(display_name="json", tooltip="The report as JSON."),
                 io.Image.Output(
                     display_name="plot",
-                    tooltip="Change and threshold, decisions, and time of every evaluation.",
+                    tooltip="Change and threshold, decisions, and time of every evaluation; "
+                    "without caching the error of every quantized layer.",
                 ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt],
@@ -69,8 +70,7 @@ class AccelerationReport(io.ComfyNode):
         else:
             text = NOT_SAMPLED if levers else NO_ACCELERATION
         data = json.dumps(_as_dict(reports))
-        caching = reports.get(host.KEY)
-        plot = run_plot(caching.as_dict()) if caching else message_plot(text.partition("\n")[0])
+        plot = _plot(reports, text)
         return io.NodeOutput(after, text, data, as_image_batch(plot), ui={"text": [text, data]})
 
 
@@ -83,3 +83,12 @@ def _as_dict(reports: dict[str, host.LeverReport]) -> dict[str, Any]:
         else:
             found[key.rpartition(".")[2]] = report.as_dict()
     return found
+
+
+def _plot(reports: dict[str, host.LeverReport], text: str) -> Any:
+    """Of the caching run; without one of a quantized model, and else a sentence."""
+    if host.KEY in reports:
+        return run_plot(reports[host.KEY].as_dict())
+    if host.QUANTIZE_KEY in reports:
+        return quantize_plot(reports[host.QUANTIZE_KEY].as_dict())
+    return message_plot(text.partition("\n")[0])

@@ -30,6 +30,14 @@ WHAT_IT_DOES = (
 )
 
 
+FEW_STEPS = (
+    "**Quantize Model** makes the weights smaller and, where the GPU can, the arithmetic faster; "
+    "it keeps the layers that would hurt, and says how much the model changed. **Attention "
+    "Backend** takes the fastest exact kernel. Neither skips anything, so both help models of few "
+    "steps. The report tells what was measured."
+)
+
+
 @dataclass(frozen=True)
 class File:
     """A file that an example needs: where it goes, its name, the title of its model page."""
@@ -49,11 +57,13 @@ class Recipe:
     about: str
     files: tuple[File, ...]
     build: Callable[[Graph], None]
+    nodes: str = WHAT_IT_DOES
+    """What our nodes do in it."""
 
     def note(self) -> str:
         rows = "\n".join(f"| `{f.folder}` | `{f.name}` | {f.page} |" for f in self.files)
         return (
-            f"## {self.model}: {self.task}\n\n{self.about}\n\n{WHAT_IT_DOES}\n\n### Files\n\n"
+            f"## {self.model}: {self.task}\n\n{self.about}\n\n{self.nodes}\n\n### Files\n\n"
             "Put them into ComfyUI's `models` folder. The last column is the title of the model "
             "page that offers them.\n\n| folder | file | model page |\n| --- | --- | --- |\n"
             f"{rows}\n"
