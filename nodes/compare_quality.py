@@ -9,8 +9,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..acceleration import host
-from ..acceleration.plots import as_image_batch, comparison_plot
-from ..acceleration.quality.metrics import compare, heat_map, pictures_of
+from ..acceleration.plots import as_image_batch, comparison_plot, heat_map
+from ..acceleration.quality.metrics import compare, pictures_of
 
 
 class CompareQuality(io.ComfyNode):

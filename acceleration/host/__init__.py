@@ -7,6 +7,7 @@ from .config_files import choices, fingerprint, load_configuration, save_configu
 from .levers import Lever, LeverReport, lever_of, levers_of, nearest_sampler, put
 from .model import network_of, progress, sample, sampler_choices, sampler_name, structure_of
 from .performance import PERFORMANCE_KEY, attach_performance
+from .preset_runs import add_routes
 from .profiling import profile
 from .progressive import PROGRESSIVE_KEY, attach_progressive
 
@@ -17,6 +18,7 @@ __all__ = [
     "PROGRESSIVE_KEY",
     "Lever",
     "LeverReport",
+    "add_routes",
     "attach",
     "attach_attention",
     "attach_performance",

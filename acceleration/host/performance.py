@@ -16,9 +16,10 @@ from ..policies.planned import Planned
 from ..report import RunReport
 from ..sampling.listener import Guarded
 from ..settings.sections import Resolved
+from ..timing import Span
 from .attention import ATTENTION_KEY, attach_attention
 from .caching import KEY, attach
-from .levers import COMPILE_KEY, Lever, SwitchedOff, lever_of, put, require_model, without
+from .levers import COMPILE_KEY, Lever, SwitchedOff, argument, lever_of, put, require_model, without
 from .live_report import LiveNode
 from .memory import pages_weights
 from .model import structure_of
@@ -64,7 +65,19 @@ class PerformanceAttachment(RunLever):
             kwargs |= self._wishes(model, args, kwargs)
         except Exception as error:
             log_failure(error)
-        return executor(model, *args, **kwargs)
+        loaded = executor(model, *args, **kwargs)
+        try:
+            self._begin_timing(model, args, kwargs)
+        except Exception as error:
+            log_failure(error)
+        return loaded
+
+    def _begin_timing(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The time of the run counts from here, without what loading the model took."""
+        given = argument(args, kwargs, 2, "model_options") or {}
+        run = given.get("transformer_options", {}).get(PERFORMANCE_KEY)
+        if isinstance(run, ModeRun):
+            run.span = Span(model.load_device)
 
     def _wishes(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """What the host's loader is asked for, as keywords."""
@@ -98,7 +111,9 @@ class PerformanceAttachment(RunLever):
         live = None if planned or self._live is None else self._live.listener()
         plain = RunReport(report.title(), steps=steps)
         compiled = self._compiled(patcher) if compiling.compiles(verdict) else None
-        return ModeRun(report, verdict, wrappers, compiled, plain, Guarded(live))
+        return ModeRun(
+            report, verdict, wrappers, compiled, plain, Guarded(live), Span(patcher.load_device)
+        )
 
     def _put_in(self, run: ModeRun, options: dict[str, Any]) -> None:
         if run.compiled is not None:
@@ -112,6 +127,7 @@ class PerformanceAttachment(RunLever):
     def _close(self, run: ModeRun, finished: bool) -> None:
         report, plain = run.report, run.plain
         report.decisions = self._decisions(run.verdict)
+        report.seconds = run.span.stop().seconds()
         plain.explanation = report.decided()
         report.outcome = plain.outcome = "finished" if finished else "interrupted"
         run.live.ended(plain)
@@ -162,6 +178,8 @@ class ModeRun:
     plain: RunReport
     """What the node shows of a run in which it skips nothing."""
     live: Guarded
+    span: Span
+    """Of the sampling itself."""
 
 
 def _resident_gb(structure: Structure | None) -> float:

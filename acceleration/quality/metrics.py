@@ -313,31 +313,3 @@ def _lpips(notes: list[str]) -> Metric | None:
             return float(network(*pair))
 
     return measure
-
-
-# -------------------------------------------------------------------- heat map
-
-# Dark to light through purple and orange, light growing evenly, so that it also reads in gray.
-HEAT = ((0.0, 0.0, 0.04), (0.31, 0.07, 0.42), (0.72, 0.22, 0.33), (0.97, 0.55, 0.15), (1, 1, 0.78))
-
-
-def heat_map(differences: torch.Tensor, full_scale: float) -> torch.Tensor:
-    """Colors of differences.
-
-    Parameters
-    ----------
-    differences
-        ``[N, H, W]``, not negative.
-    full_scale
-        The difference that gets the lightest color.
-
-    Returns
-    -------
-    torch.Tensor
-        ``[N, H, W, 3]`` in 0..1.
-    """
-    colors = torch.tensor(HEAT)
-    place = (differences / (full_scale or 1.0)).clamp(0, 1) * (len(HEAT) - 1)
-    below = place.floor().long().clamp(max=len(HEAT) - 2)
-    share = (place - below)[..., None]
-    return colors[below] * (1 - share) + colors[below + 1] * share

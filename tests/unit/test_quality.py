@@ -15,8 +15,9 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.plots import heat
 from dit_acceleration_pack.acceleration.quality import metrics
-from dit_acceleration_pack.acceleration.quality.metrics import compare, heat_map
+from dit_acceleration_pack.acceleration.quality.metrics import compare
 
 
 def photographs() -> np.ndarray:
@@ -169,10 +170,12 @@ def test_lpips_where_it_and_its_weights_are_there(
 
 
 def test_heat_map_goes_from_dark_to_light() -> None:
-    colors = heat_map(torch.linspace(0, 1, 101)[None, None], 1.0)
+    colors = heat.heat_map(torch.linspace(0, 1, 101)[None, None], 1.0)
     assert colors.shape == (1, 1, 101, 3)
-    assert colors[0, 0, 0].tolist() == pytest.approx(list(metrics.HEAT[0]))
-    assert colors[0, 0, 50].tolist() == pytest.approx(list(metrics.HEAT[2]))
+    assert colors[0, 0, 0].tolist() == pytest.approx(list(heat.HEAT[0]))
+    assert colors[0, 0, 50].tolist() == pytest.approx(list(heat.HEAT[2]))
     light = colors[0, 0] @ torch.tensor([0.2126, 0.7152, 0.0722])
     assert (light.diff() > 0).all()
-    assert torch.equal(heat_map(torch.zeros(1, 2, 2), 0.0), colors[:, :, :1].expand(1, 2, 2, 3))
+    assert torch.equal(
+        heat.heat_map(torch.zeros(1, 2, 2), 0.0), colors[:, :, :1].expand(1, 2, 2, 3)
+    )
