@@ -9,6 +9,7 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { Panel } from "./panel.js";
 import { recall, remember } from "./memory.js";
+import { addStyle } from "./style.js";
 
 /** @typedef {import("./types").Progress} Progress */
 /** @typedef {import("./types").GraphNode} GraphNode */
@@ -86,17 +87,10 @@ function restore() {
   }
 }
 
-function addStyle() {
-  const link = document.createElement("link");
-  link.rel = "stylesheet";
-  link.href = new URL("./panel.css", import.meta.url).href;
-  document.head.append(link);
-}
-
 app.registerExtension({
   name: "ditAcceleration.liveReport",
   setup() {
-    addStyle();
+    addStyle("panel.css");
     api.addEventListener(EVENT, (event) => receive(event.detail));
     api.addEventListener("progress_text", (event) => {
       // The front end's own listener must have had its turn.

@@ -37,6 +37,36 @@ export interface Progress {
   sentence: string;
 }
 
+/** A file as the host names it in the outputs of nodes. */
+export interface SavedFile {
+  filename: string;
+  subfolder?: string;
+  type?: string;
+}
+
+/** A prompt to queue; see acceleration/performance/presets.py. */
+export interface PresetRun {
+  name: string;
+  prompt: unknown;
+}
+
+/** What a comparison of presets gave; see acceleration/host/preset_runs.py. */
+export interface PresetResult {
+  version: number;
+  model: unknown;
+  environment: unknown;
+  rows: { preset: string; pictures: SavedFile[] }[];
+  notes: string[];
+  table: { head: string[]; rows: string[][] };
+  markdown: string;
+  picture: SavedFile;
+}
+
+export interface MenuItem {
+  content: string;
+  callback: () => void;
+}
+
 export interface Widget {
   name: string;
   serialize?: boolean;
@@ -44,6 +74,7 @@ export interface Widget {
 
 export interface GraphNode {
   id: number | string;
+  type: string;
   subgraph?: Graph;
   widgets?: Widget[];
   removeWidget?(widget: Widget): void;
@@ -77,9 +108,21 @@ declare global {
       name: string;
       setup?(): void | Promise<void>;
       afterConfigureGraph?(): void;
+      commands?: { id: string; label: string; icon?: string; function: () => unknown }[];
+      keybindings?: {
+        commandId: string;
+        combo: { key: string; alt?: boolean; shift?: boolean; ctrl?: boolean };
+      }[];
+      menuCommands?: { path: string[]; commands: string[] }[];
+      getNodeMenuItems?(node: GraphNode): (MenuItem | null)[];
     }): void;
+    graphToPrompt(): Promise<{ output: unknown; workflow: unknown }>;
   }
   interface Api {
+    clientId?: string;
+    /** Address of a path of the server's API. */
+    apiURL(path: string): string;
+    fetchApi(path: string, options?: RequestInit): Promise<Response>;
     addEventListener(
       type: string,
       listener: (event: CustomEvent) => void,

@@ -1,0 +1,96 @@
+/**
+ * The command "Compare presets" in the demo with Performance Mode: what its dialog shows, that it
+ * can be canceled, and that the workflow stays as it was. Prints what was seen as JSON.
+ */
+
+import { Front } from "./page.mjs";
+import { placePerformanceMode } from "./panel.mjs";
+
+const [url, json] = process.argv.slice(2);
+const { vue, theme, folder, steps, seed } = JSON.parse(json);
+const COMMAND = "ditAcceleration.comparePresets";
+
+const front = await Front.open({ url, viewport: { width: 1300, height: 1000 } });
+const { page } = front;
+const seen = { errors: front.errors };
+
+const saved = () => page.evaluate(() => JSON.stringify(window.app.graph.serialize()));
+const queue = async () => (await fetch(`${url}/api/queue`)).json();
+
+async function setUp(steps) {
+  await page.evaluate(
+    ([steps, seed]) => {
+      const [sampler] = window.app.canvas.graph.findNodesByType("KSampler");
+      for (const widget of sampler.widgets) {
+        if (widget.name === "seed") widget.value = seed;
+        if (widget.name === "steps") widget.value = steps;
+      }
+    },
+    [steps, seed],
+  );
+}
+
+await front.configure({ theme, vue });
+await front.load();
+await front.openTemplate("dit_acceleration_demo");
+await page.waitForFunction(
+  () => window.app.canvas.graph?.findNodesByType("AccelApplyCacheDiT").length,
+);
+const node = await page.evaluate(placePerformanceMode);
+await front.focus(node, 1);
+await setUp(steps);
+const before = await saved();
+await front.command(COMMAND);
+await page.waitForSelector(".dit-presets-bar", { timeout: 30_000 });
+await page.waitForFunction(
+  () => document.querySelector(".dit-presets-line")?.textContent.includes("Run 3 of"),
+  undefined,
+  { timeout: 60_000 },
+);
+seen.running = await page.locator(".dit-presets-line").textContent();
+await page.screenshot({ path: `${folder}/presets_running_${vue ? "nodes2" : "canvas"}_${theme}.png` });
+await page.waitForSelector(".dit-presets-table", { timeout: 120_000 });
+await page.waitForFunction(() =>
+  [...document.querySelectorAll(".dit-presets-slider img")].every((image) => image.naturalWidth),
+);
+seen.rows = await page.$$eval(".dit-presets-table tr", (rows) =>
+  rows.map((row) => [...row.cells].map((cell) => cell.textContent)),
+);
+await page.locator(".dit-presets-table tr").last().click();
+seen.chosen = await page.locator(".dit-presets-right").textContent();
+await page.locator(".dit-presets-slider").hover({ position: { x: 150, y: 80 } });
+seen.clip = await page.$eval(
+  ".dit-presets-medium + .dit-presets-medium",
+  (image) => image.style.clipPath,
+);
+await page.screenshot({ path: `${folder}/presets_table_${vue ? "nodes2" : "canvas"}_${theme}.png` });
+await page.getByText("Close", { exact: true }).last().click();
+seen.closed = await page.locator(".dit-presets-dialog").count();
+seen.unchanged = (await saved()) === before;
+
+await setUp(3000);
+const long = await saved();
+await front.command(COMMAND);
+await page.waitForFunction(async () => {
+  const queue = await (await window.app.api.fetchApi("/queue")).json();
+  return queue.queue_running.length;
+});
+seen.busy = (await queue()).queue_running.length;
+await page.locator(".dit-presets-buttons").getByText("Cancel").click();
+await page.waitForFunction(async () => {
+  const queue = await (await window.app.api.fetchApi("/queue")).json();
+  return queue.queue_running.length + queue.queue_pending.length === 0;
+});
+seen.unchangedAfterCancel = (await saved()) === long;
+
+await page.evaluate(() => {
+  const { graph } = window.app.canvas;
+  graph.remove(graph.findNodesByType("AccelPerformanceMode")[0]);
+});
+await front.command(COMMAND);
+await page.waitForFunction(() =>
+  document.querySelector(".dit-presets-line")?.textContent.includes("Performance Mode"),
+);
+seen.refused = await page.locator(".dit-presets-line").textContent();
+await front.close();
+console.log(JSON.stringify(seen));
