@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..acceleration import host
 from ..acceleration.plots import as_image_batch, message_plot, run_plot
 from .shared_inputs import node_id
+from .shown import temporary
 
 NO_ACCELERATION = "This MODEL has no acceleration node before it."
 NOT_SAMPLED = "This MODEL has not been sampled yet: connect `after` to what comes after sampling."
@@ -70,8 +71,10 @@ class AccelerationReport(io.ComfyNode):
             text = NOT_SAMPLED if levers else NO_ACCELERATION
         data = json.dumps(_as_dict(reports))
         caching = reports.get(host.KEY)
-        plot = run_plot(caching.as_dict()) if caching else message_plot(text.partition("\n")[0])
-        return io.NodeOutput(after, text, data, as_image_batch(plot), ui={"text": [text, data]})
+        drawn = run_plot(caching.as_dict()) if caching else message_plot(text.partition("\n")[0])
+        plot = as_image_batch(drawn)
+        shown = {"text": [text, data], "images": temporary(plot, cls) if caching else []}
+        return io.NodeOutput(after, text, data, plot, ui=shown)
 
 
 def _as_dict(reports: dict[str, host.LeverReport]) -> dict[str, Any]:

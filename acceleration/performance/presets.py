@@ -224,7 +224,7 @@ def compared(rows: Sequence[dict[str, Any]], quality: Mapping[str, Any]) -> list
     found = []
     for row in rows:
         seconds, near = row["seconds"], quality.get(row["preset"], {})
-        known = {name: near.get(name) for name in ("psnr", "ssim", "lpips")}
+        known = {name: near.get(name) for name in ("psnr", "ssim", "lpips", "words")}
         found.append(
             {
                 **row,

@@ -51,16 +51,16 @@ seen.running = await page.locator(".dit-presets-line").textContent();
 await page.screenshot({ path: `${folder}/presets_running_${vue ? "nodes2" : "canvas"}_${theme}.png` });
 await page.waitForSelector(".dit-presets-table", { timeout: 120_000 });
 await page.waitForFunction(() =>
-  [...document.querySelectorAll(".dit-presets-slider img")].every((image) => image.naturalWidth),
+  [...document.querySelectorAll(".dit-slider-frame img")].every((image) => image.naturalWidth),
 );
 seen.rows = await page.$$eval(".dit-presets-table tr", (rows) =>
   rows.map((row) => [...row.cells].map((cell) => cell.textContent)),
 );
 await page.locator(".dit-presets-table tr").last().click();
-seen.chosen = await page.locator(".dit-presets-right").textContent();
-await page.locator(".dit-presets-slider").hover({ position: { x: 150, y: 80 } });
+seen.chosen = await page.locator(".dit-slider-right").textContent();
+await page.locator(".dit-slider-frame").hover({ position: { x: 150, y: 80 } });
 seen.clip = await page.$eval(
-  ".dit-presets-medium + .dit-presets-medium",
+  ".dit-slider-medium + .dit-slider-medium",
   (image) => image.style.clipPath,
 );
 await page.screenshot({ path: `${folder}/presets_table_${vue ? "nodes2" : "canvas"}_${theme}.png` });

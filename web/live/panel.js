@@ -3,6 +3,7 @@
  * The panel on a node: counts, the strip, and the sentence.
  */
 
+import { addFrame, part } from "./frame.js";
 import { drawRow } from "./strip.js";
 import { bytes, duration } from "./words.js";
 
@@ -10,8 +11,6 @@ import { bytes, duration } from "./words.js";
 /** @typedef {import("./types").GraphNode} GraphNode */
 
 const MOST_ROWS = 4;
-/** Pixels that the front end leaves around a DOM widget on a canvas node. */
-const MARGIN = 10;
 
 /** Mark of an evaluation, its CSS class and its name. */
 const KINDS = /** @type {const} */ ([
@@ -20,40 +19,13 @@ const KINDS = /** @type {const} */ ([
   ["f", "forecast"],
 ]);
 
-/**
- * @param {string} kind Part of the class name.
- * @param {string} [text]
- * @returns {HTMLDivElement}
- */
-function part(kind, text = "") {
-  const element = document.createElement("div");
-  element.className = `dit-live-${kind}`;
-  element.textContent = text;
-  return element;
-}
-
 export class Panel {
   /**
    * @param {GraphNode} node
    * @param {(event: WheelEvent) => void} zoom Takes the wheel, which zooms the canvas.
    */
   constructor(node, zoom) {
-    this.node = node;
-    this.element = part("frame");
-    this.content = part("content");
-    this.element.append(this.content);
-    this.element.addEventListener("wheel", zoom, { passive: true });
-    const height = () => this.content.offsetHeight + 2 * MARGIN;
-    const widget = node.addDOMWidget("dit_acceleration_live", "DIT_LIVE", this.element, {
-      serialize: false,
-      hideOnZoom: false,
-      margin: MARGIN,
-      getMinHeight: height,
-      getMaxHeight: height,
-    });
-    // Not in the workflow either: a saved graph must not depend on this panel.
-    widget.serialize = false;
-    new ResizeObserver(() => node.setDirtyCanvas(true, true)).observe(this.content);
+    this.content = addFrame(node, "dit_acceleration_live", zoom);
   }
 
   /** @param {Progress} progress */

@@ -4,10 +4,10 @@
  * result to take along. It floats, so that the nodes can be watched meanwhile.
  */
 
+import { sliderOf } from "./slider.js";
+
 /** @typedef {import("./types").PresetResult} PresetResult */
 /** @typedef {import("./types").SavedFile} SavedFile */
-
-const VIDEOS = /\.(mp4|webm|mkv|mov)$/i;
 
 /**
  * @template {keyof HTMLElementTagNameMap} T
@@ -88,9 +88,10 @@ export class PresetDialog {
       for (const [n, row] of [...table.rows].slice(1).entries()) {
         row.classList.toggle("dit-presets-chosen", n === number);
       }
-      const [before, after] = [full.pictures[0], result.rows[number].pictures[0]];
-      const names = [full.preset, result.rows[number].preset];
-      slider.replaceChildren(sliderOf(this.address(before), this.address(after), before, names));
+      const [left, right] = [full, result.rows[number]].map(({ preset, pictures: [file] }) => {
+        return { name: preset, address: this.address(file), file: file.filename };
+      });
+      slider.replaceChildren(sliderOf(left, right));
     };
     for (const [number, cells] of result.table.rows.entries()) {
       const row = table.insertRow();
@@ -117,47 +118,6 @@ function headOf(names) {
   const row = head.insertRow();
   for (const name of names) row.append(element("th", "name", name));
   return head;
-}
-
-/**
- * Two pictures over each other; the slider decides how much is seen of which.
- * @param {string} before
- * @param {string} after
- * @param {SavedFile} file
- * @param {string[]} names
- */
-function sliderOf(before, after, file, names) {
-  const frame = element("div", "slider");
-  const [below, above] = [before, after].map((source) => medium(source, VIDEOS.test(file.filename)));
-  const range = element("input", "range");
-  Object.assign(range, { type: "range", min: "0", max: "100", value: "50" });
-  range.setAttribute("aria-label", `How much is seen of ${names[0]}, the rest is ${names[1]}`);
-  const line = element("div", "edge");
-  const place = () => {
-    above.style.clipPath = `inset(0 0 0 ${range.value}%)`;
-    line.style.left = `${range.value}%`;
-  };
-  range.addEventListener("input", place);
-  frame.addEventListener("pointermove", (event) => {
-    const box = frame.getBoundingClientRect();
-    range.value = String((100 * (event.clientX - box.left)) / box.width);
-    place();
-  });
-  place();
-  const [left, right] = names.map((name, n) => element("span", n ? "right" : "left", name));
-  frame.append(below, above, line, left, right, range);
-  return frame;
-}
-
-/**
- * @param {string} source
- * @param {boolean} moves
- */
-function medium(source, moves) {
-  const made = moves ? element("video", "medium") : element("img", "medium");
-  if (made instanceof HTMLVideoElement) Object.assign(made, { muted: true, loop: true, autoplay: true });
-  made.src = source;
-  return made;
 }
 
 /**

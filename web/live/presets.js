@@ -40,7 +40,9 @@ app.registerExtension({
   commands: [{ id: COMMAND, label: LABEL, icon: "pi pi-images", function: compare }],
   keybindings: [{ commandId: COMMAND, combo: { key: "c", alt: true, shift: true } }],
   menuCommands: [{ path: ["Extensions", "DiT Acceleration"], commands: [COMMAND] }],
-  setup: () => addStyle("presets.css"),
+  setup() {
+    addStyle("presets.css");
+  },
   getNodeMenuItems: (node) =>
     node.type === NODE ? [null, { content: "Compare presets", callback: compare }] : [],
 });

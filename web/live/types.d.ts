@@ -78,6 +78,8 @@ export interface GraphNode {
   subgraph?: Graph;
   widgets?: Widget[];
   removeWidget?(widget: Widget): void;
+  /** Called with what the node's `ui` holds when it has run. */
+  onExecuted?(output: any): void;
   addDOMWidget(
     name: string,
     type: string,
@@ -108,6 +110,7 @@ declare global {
       name: string;
       setup?(): void | Promise<void>;
       afterConfigureGraph?(): void;
+      nodeCreated?(node: GraphNode): void;
       commands?: { id: string; label: string; icon?: string; function: () => unknown }[];
       keybindings?: {
         commandId: string;

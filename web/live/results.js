@@ -1,0 +1,98 @@
+// @ts-check
+/**
+ * What an output node of ours found, in words and under a slider, on the node itself. Plots are
+ * pictures, which the front end shows.
+ */
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+import { addFrame, part } from "./frame.js";
+import { sliderOf } from "./slider.js";
+import { addStyle } from "./style.js";
+
+/** @typedef {import("./types").GraphNode} GraphNode */
+/** @typedef {import("./types").SavedFile} SavedFile */
+/** @typedef {{text?: string[], a_images?: SavedFile[], b_images?: SavedFile[]}} Output */
+
+const OURS = "Accel";
+const WIDGET = "dit_acceleration_result";
+
+/** @type {WeakMap<GraphNode, HTMLElement>} */
+const places = new WeakMap();
+
+/** @param {GraphNode} node */
+function placeOn(node) {
+  let place = places.get(node);
+  if (!place) {
+    place = addFrame(node, WIDGET, (event) => app.canvas?.processMouseWheel?.(event));
+    places.set(node, place);
+  }
+  return place;
+}
+
+/**
+ * @param {string} name
+ * @param {SavedFile} file
+ */
+function side(name, file) {
+  // A file of the temp folder may be another one under the name of an earlier run.
+  const query = new URLSearchParams({ ...file, rand: String(Math.random()) });
+  return { name, address: api.apiURL(`/view?${query}`), file: file.filename };
+}
+
+/** @param {Output} output */
+function pictures(output) {
+  const { a_images: before = [], b_images: after = [] } = output;
+  if (!before.length) return [];
+  const frame = part("pair");
+  /** @param {number} number */
+  const show = (number) => {
+    const pair = sliderOf(side("baseline", before[number]), side("accelerated", after[number]));
+    frame.replaceChildren(pair, ...(before.length > 1 ? [pages] : []));
+    place.textContent = `${number + 1} of ${before.length}`;
+    shown = number;
+  };
+  let shown = 0;
+  const pages = part("pages");
+  const place = part("place");
+  /**
+   * @param {string} text
+   * @param {number} by
+   */
+  const turn = (text, by) => {
+    const button = document.createElement("button");
+    button.className = "dit-live-turn";
+    button.textContent = text;
+    button.setAttribute("aria-label", by > 0 ? "next picture" : "picture before");
+    button.addEventListener("click", () => show((shown + by + before.length) % before.length));
+    return button;
+  };
+  pages.append(turn("‹", -1), place, turn("›", 1));
+  show(0);
+  return [frame];
+}
+
+/**
+ * @param {GraphNode} node
+ * @param {Output} output
+ */
+function show(node, output) {
+  const text = output.text?.[0];
+  if (!text) return;
+  const [first, ...rest] = text.split("\n");
+  const more = rest.length ? [part("lines", rest.join("\n"))] : [];
+  placeOn(node).replaceChildren(part("result", first), ...pictures(output), ...more);
+}
+
+app.registerExtension({
+  name: "ditAcceleration.results",
+  setup: () => addStyle("slider.css"),
+  nodeCreated(node) {
+    if (!node.type.startsWith(OURS)) return;
+    const before = node.onExecuted;
+    node.onExecuted = function (output) {
+      before?.call(this, output);
+      show(node, output);
+    };
+  },
+});
