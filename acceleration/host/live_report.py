@@ -17,6 +17,10 @@ from ..sampling.listener import Listener, Look, Strip
 log = logging.getLogger("dit_acceleration")
 
 EVENT = "dit_acceleration.progress"
+PRESETS_EVENT = "dit_acceleration.presets"
+VERSION = 1
+"""Of both messages' fields, which docs/api.md describes. New fields do not change it; a field that
+is gone or means something else does."""
 
 # An event holds the whole strip, so that a page that is reloaded in mid-run misses nothing.
 EVENT_SECONDS = 0.15
@@ -52,17 +56,29 @@ class LiveNode:
         server = _server()
         if server is None or server.client_id is None:
             return None
-        prompt = _running_prompt(server)
-        if prompt != self._prompt:
-            self._prompt, self._runs = prompt, 0
+        heading = self._heading(server)
+        if heading["prompt_id"] != self._prompt:
+            self._prompt, self._runs = heading["prompt_id"], 0
         self._runs += 1
-        heading = {
+        return LiveRun(server, {**heading, "run": self._runs})
+
+    def send(self, event: str, data: dict[str, Any]) -> None:
+        """Tell the client that queued the prompt something else of this node; never an error."""
+        try:
+            server = _server()
+            if server is not None and server.client_id is not None:
+                server.send_sync(event, {**self._heading(server), **data}, server.client_id)
+        except Exception:
+            log.warning("Node %s could not be told of %s.", self.node_id, event, exc_info=True)
+
+    def _heading(self, server: Any) -> dict[str, Any]:
+        prompt = _running_prompt(server)
+        return {
+            "version": VERSION,
             "node": self.node_id,
             "prompt_id": prompt,
             "workflow": _workflow_id(server, prompt),
-            "run": self._runs,
         }
-        return LiveRun(server, heading)
 
 
 class LiveRun:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..attention import AttentionSettings
@@ -12,17 +12,20 @@ from ..families import Structure
 from ..families.base import PICTURE_GB, blocks_at
 from ..performance import PerformanceSettings, compiling, residency
 from ..performance.report import PerformanceReport
+from ..policies.base import RunInfo
+from ..policies.outlook import outlook
 from ..policies.planned import Planned
 from ..report import RunReport
 from ..sampling.listener import Guarded
+from ..schedule import Schedule
 from ..settings.sections import Resolved
 from ..timing import Span
 from .attention import ATTENTION_KEY, attach_attention
 from .caching import KEY, attach
 from .levers import COMPILE_KEY, Lever, SwitchedOff, argument, lever_of, put, require_model, without
-from .live_report import LiveNode
+from .live_report import PRESETS_EVENT, LiveNode
 from .memory import pages_weights
-from .model import structure_of
+from .model import network_of, sampler_name, structure_of
 from .wrapping import RunLever, Sampling
 
 PERFORMANCE_KEY = "dit_acceleration.performance"
@@ -111,9 +114,10 @@ class PerformanceAttachment(RunLever):
         live = None if planned or self._live is None else self._live.listener()
         plain = RunReport(report.title(), steps=steps)
         compiled = self._compiled(patcher) if compiling.compiles(verdict) else None
-        return ModeRun(
-            report, verdict, wrappers, compiled, plain, Guarded(live), Span(patcher.load_device)
-        )
+        span = Span(patcher.load_device)
+        run = ModeRun(report, verdict, wrappers, compiled, plain, Guarded(live), span)
+        run.look_ahead(sampling)
+        return run
 
     def _put_in(self, run: ModeRun, options: dict[str, Any]) -> None:
         if run.compiled is not None:
@@ -131,6 +135,18 @@ class PerformanceAttachment(RunLever):
         plain.explanation = report.decided()
         report.outcome = plain.outcome = "finished" if finished else "interrupted"
         run.live.ended(plain)
+        if self._live is not None and finished and run.outlook:
+            self._live.send(PRESETS_EVENT, self._presets(run))
+
+    def _presets(self, run: ModeRun) -> dict[str, Any]:
+        """What each preset plans for this run's schedule and model, and what this one took."""
+        return {
+            "steps": run.plain.steps,
+            "presets": run.outlook,
+            "skipped_cost": run.cost,
+            "approximation": self.settings.approximation,
+            "seconds": run.report.seconds,
+        }
 
     def _verdict(self, patcher: Any, steps: int, compiled: bool) -> str:
         structure = structure_of(patcher)
@@ -180,6 +196,20 @@ class ModeRun:
     live: Guarded
     span: Span
     """Of the sampling itself."""
+    outlook: list[dict[str, Any]] = field(default_factory=list)
+    """What each preset would plan; none for what is no transformer known here."""
+    cost: float | None = None
+    """What a skipped evaluation costs, as a share of a computed one."""
+
+    def look_ahead(self, sampling: Sampling) -> None:
+        """Note what each preset would plan for this run."""
+        structure = structure_of(sampling.patcher)
+        if structure is None:
+            return
+        schedule = Schedule.from_sigmas(sampling.sigmas.tolist())
+        name, network = sampler_name(sampling.sampler), network_of(sampling.patcher)
+        info = RunInfo(schedule, structure, name, network)
+        self.outlook, self.cost = outlook(info), info.skipped_cost
 
 
 def _resident_gb(structure: Structure | None) -> float:

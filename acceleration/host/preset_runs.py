@@ -20,23 +20,28 @@ import torch
 from ..errors import AccelerationError, shown
 from ..performance import presets
 from ..plots import Column, presets_plot
+from ..policies.outlook import Guess, outlook
 from ..quality.metrics import Comparison, compare
 from .media import MOST_FRAMES, frames_of, saved
 
 PLAN = "/dit_acceleration/presets/prompts"
 RESULT = "/dit_acceleration/presets/result"
+OUTLOOK = "/dit_acceleration/presets/outlook"
+
+MOST_STEPS = 10000
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def add_routes() -> None:
-    """Offer both to clients of the server; nothing where ComfyUI's classes run without one."""
+    """Offer them to clients of the server; nothing where ComfyUI's classes run without one."""
     from server import PromptServer
 
     server = getattr(PromptServer, "instance", None)
     if server is not None:
         server.routes.post(PLAN)(_answering(prompts))
         server.routes.post(RESULT)(_answering(result))
+        server.routes.post(OUTLOOK)(_answering(planned))
 
 
 def _answering(answer: Callable[[Any], dict[str, Any]]) -> Callable[..., Any]:
@@ -61,6 +66,17 @@ def prompts(asked: Any) -> dict[str, Any]:
     asked = asked if isinstance(asked, dict) else {}
     wanted = asked.get("presets") or presets.PRESETS
     return {"runs": presets.runs_of(asked.get("prompt"), wanted, _output_types)}
+
+
+def planned(asked: Any) -> dict[str, Any]:
+    """``{"steps": 28, "skipped_cost": 0.04}`` → what each preset plans for; the cost may be left
+    out, for a model that has not run yet."""
+    steps, cost = (asked.get(name) for name in ("steps", "skipped_cost")) if asked else (None, None)
+    if not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
+        raise AccelerationError(f"steps is {shown(steps)}: it must be between 1 and {MOST_STEPS}.")
+    if cost is not None and not (isinstance(cost, int | float) and 0 <= cost <= 1):
+        raise AccelerationError(f"skipped_cost is {shown(cost)}: it must be between 0 and 1.")
+    return {"steps": steps, "presets": outlook(Guess.of_steps(steps, cost))}
 
 
 def _output_types(kind: str) -> Sequence[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ pytestmark = pytest.mark.browser
 
 def call(node: str, folder: Path, module: str, function: str, *arguments: Any) -> Any:
     """The result of one function of a module of ``web/live``."""
-    source = (ROOT / "web" / "live" / f"{module}.js").read_text(encoding="utf-8")
-    (folder / "module.mjs").write_text(source, encoding="utf-8")
+    shutil.copytree(ROOT / "web" / "live", folder / "live")
+    (folder / "live" / "package.json").write_text('{"type": "module"}', encoding="utf-8")
     script = (
-        f'import {{ {function} }} from "./module.mjs";'
+        f'import {{ {function} }} from "./live/{module}.js";'
         f"console.log(JSON.stringify({function}(...{json.dumps(arguments)})));"
     )
     (folder / "main.mjs").write_text(script, encoding="utf-8")
@@ -64,3 +65,35 @@ def test_quantities_in_words(
     node: str, tmp_path: Path, function: str, value: float, text: str
 ) -> None:
     assert call(node, tmp_path, "words", function, value) == text
+
+
+ROW = {"preset": "fast", "computed": 9.4, "steps": 28, "speedup": 2.7}
+
+
+@pytest.mark.parametrize(
+    ("row", "measured", "words"),
+    [
+        (ROW, {}, ["fast", "9 of 28", "2.70×", "–"]),
+        (ROW, {"fast": 4.0}, ["fast", "9 of 28", "2.70×", "4.0 s"]),
+        (ROW, {"fast": 4.0, "off": 10.0}, ["fast", "9 of 28", "2.70×", "4.0 s (2.50×)"]),
+        (ROW | {"computed": 28, "speedup": 1.0}, {}, ["fast", "all 28", "1×", "–"]),
+        (ROW | {"preset": "off"}, {"off": 75.0}, ["off", "9 of 28", "2.70×", "75 s"]),
+    ],
+)
+def test_a_preset_in_words(
+    node: str, tmp_path: Path, row: dict[str, Any], measured: dict[str, float], words: list[str]
+) -> None:
+    assert call(node, tmp_path, "preset_rows", "cells", row, measured) == words
+
+
+def test_measured_times_of_the_same_steps_are_kept(node: str, tmp_path: Path) -> None:
+    earlier = {"steps": 28, "measured": {"off": 10.0, "fast": 4.0}}
+    run = {"steps": 28, "approximation": "fast", "seconds": 3.5}
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    found = [
+        call(node, folder, "preset_rows", "together", known, run)["measured"]
+        for folder, known in zip(folders, (earlier, {**earlier, "steps": 20}, None), strict=True)
+    ]
+    assert found == [{"off": 10.0, "fast": 3.5}, {"fast": 3.5}, {"fast": 3.5}]

@@ -9,6 +9,8 @@ import pytest
 
 from dit_acceleration_pack.acceleration.errors import AccelerationError
 from dit_acceleration_pack.acceleration.performance import presets
+from dit_acceleration_pack.acceleration.performance.settings import PRESET_SPEEDUPS
+from dit_acceleration_pack.acceleration.policies.outlook import Guess, outlook
 
 TYPES = {
     "UNETLoader": ("MODEL",),
@@ -158,3 +160,17 @@ def test_the_table_reads() -> None:
         "\nWan, euler, 28 steps, a GPU, ComfyUI 0.30.0, pack 0.1.0.\n"
         "\n- a note\n"
     )
+
+
+def test_the_outlook_follows_steps_and_cost() -> None:
+    rows = {row["preset"]: row for row in outlook(Guess.of_steps(28, 0.05))}
+    assert list(rows) == list(presets.PRESETS)
+    assert (rows["off"]["computed"], rows["off"]["speedup"]) == (28, 1)
+    for name, speedup in PRESET_SPEEDUPS.items():
+        assert rows[name]["speedup"] == pytest.approx(speedup)
+        computed = 28 * (1 / speedup - 0.05) / 0.95
+        assert rows[name]["computed"] == pytest.approx(computed)
+    assert all(row["speedup"] == 1.0 for row in outlook(Guess.of_steps(4)))
+    shorter = {row["preset"]: row for row in outlook(Guess.of_steps(12))}
+    assert 1 < shorter["ultra"]["speedup"] < rows["ultra"]["speedup"]
+    assert shorter["ultra"]["computed"] >= 5, "never below the fewest"

@@ -7,6 +7,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { find, shownGraph } from "./graph.js";
 import { Panel } from "./panel.js";
 import { recall, remember } from "./memory.js";
 import { addStyle } from "./style.js";
@@ -25,27 +26,6 @@ const panels = new WeakMap();
 
 /** Ids of nodes that have told of a run since the page was opened. */
 const told = new Set();
-
-function shownGraph() {
-  return app.rootGraph ?? app.graph;
-}
-
-/**
- * The node that an execution id such as "12:5" (node 5 inside subgraph node 12) stands for.
- * @param {string} id
- * @returns {GraphNode | undefined}
- */
-function find(id) {
-  /** @type {import("./types").Graph | undefined} */
-  let graph = shownGraph();
-  /** @type {GraphNode | null | undefined} */
-  let node;
-  for (const part of id.split(":")) {
-    node = graph?.getNodeById(/^\d+$/.test(part) ? Number(part) : part);
-    graph = node?.subgraph;
-  }
-  return node ?? undefined;
-}
 
 /** @param {Progress} progress */
 function show(progress) {

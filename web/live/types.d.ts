@@ -62,6 +62,27 @@ export interface PresetResult {
   picture: SavedFile;
 }
 
+/** What a preset plans for: see acceleration/policies/outlook.py. */
+export interface Planned {
+  preset: string;
+  computed: number;
+  steps: number;
+  speedup: number;
+}
+
+/** What the server sends after a run of Performance Mode; `measured` is added here. */
+export interface Outlook {
+  node: string;
+  workflow: string | null;
+  steps: number;
+  presets: Planned[];
+  skipped_cost: number;
+  approximation?: string;
+  seconds?: number;
+  /** Seconds of the last run by preset. */
+  measured?: Record<string, number>;
+}
+
 export interface MenuItem {
   content: string;
   callback: () => void;
@@ -69,6 +90,7 @@ export interface MenuItem {
 
 export interface Widget {
   name: string;
+  value?: unknown;
   serialize?: boolean;
 }
 
@@ -77,7 +99,18 @@ export interface GraphNode {
   type: string;
   subgraph?: Graph;
   widgets?: Widget[];
+  inputs?: unknown[];
+  outputs?: { type: string }[];
+  getOutputNodes?(slot: number): GraphNode[] | null;
+  getInputNode?(slot: number): GraphNode | null;
   removeWidget?(widget: Widget): void;
+  addWidget(
+    type: string,
+    name: string,
+    value: unknown,
+    callback: () => void,
+    options?: { serialize?: boolean },
+  ): Widget;
   /** Called with what the node's `ui` holds when it has run. */
   onExecuted?(output: any): void;
   addDOMWidget(
