@@ -97,9 +97,13 @@ export interface Widget {
 export interface GraphNode {
   id: number | string;
   type: string;
+  /** 0 always, 2 muted, 4 bypassed. */
+  mode?: number;
+  graph?: Graph;
+  badges?: (Badge | (() => Badge))[];
   subgraph?: Graph;
   widgets?: Widget[];
-  inputs?: unknown[];
+  inputs?: { type: string }[];
   outputs?: { type: string }[];
   getOutputNodes?(slot: number): GraphNode[] | null;
   getInputNode?(slot: number): GraphNode | null;
@@ -128,8 +132,16 @@ export interface GraphNode {
   setDirtyCanvas(foreground: boolean, background?: boolean): void;
 }
 
+export interface Badge {
+  text: string;
+}
+
 export interface Graph {
   id: string;
+  nodes: GraphNode[];
+  beforeChange?(): void;
+  afterChange?(): void;
+  trigger?(action: string, parameter: unknown): void;
   getNodeById(id: number | string): GraphNode | null | undefined;
 }
 
@@ -138,7 +150,17 @@ declare global {
     /** The workflow's outermost graph. */
     rootGraph?: Graph;
     graph: Graph;
-    canvas?: { processMouseWheel?(event: WheelEvent): void };
+    canvas?: {
+      graph?: Graph | null;
+      processMouseWheel?(event: WheelEvent): void;
+      setDirty?(foreground: boolean, background?: boolean): void;
+    };
+    extensionManager?: {
+      setting?: { get(id: string): unknown };
+      toast?: {
+        add(message: { severity: string; summary: string; detail: string; life: number }): void;
+      };
+    };
     registerExtension(extension: {
       name: string;
       setup?(): void | Promise<void>;
@@ -150,9 +172,22 @@ declare global {
         combo: { key: string; alt?: boolean; shift?: boolean; ctrl?: boolean };
       }[];
       menuCommands?: { path: string[]; commands: string[] }[];
+      settings?: {
+        id: string;
+        name: string;
+        category: string[];
+        tooltip?: string;
+        type: "boolean" | "combo" | (() => HTMLElement);
+        options?: string[];
+        defaultValue: unknown;
+        onChange?: (value: unknown) => void;
+      }[];
       getNodeMenuItems?(node: GraphNode): (MenuItem | null)[];
     }): void;
     graphToPrompt(): Promise<{ output: unknown; workflow: unknown }>;
+  }
+  interface Window {
+    LGraphBadge?: new (options: { text: string; fgColor?: string; bgColor?: string }) => Badge;
   }
   interface Api {
     clientId?: string;

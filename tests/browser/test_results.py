@@ -1,0 +1,55 @@
+"""Output nodes show their result on themselves, both node renderers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dit_acceleration_pack.acceleration.quality.words import WORDS
+
+pytestmark = [pytest.mark.server, pytest.mark.browser]
+
+
+@pytest.fixture(scope="module", params=[(False, "dark"), (True, "light")], ids=["canvas", "nodes2"])
+def seen(
+    request: pytest.FixtureRequest,
+    scenario: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Any:
+    """What the nodes of the demo show after a run."""
+    vue, theme = request.param
+    folder = Path(os.environ.get("DIT_ACCEL_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return scenario("results", vue=vue, theme=theme, folder=str(folder), seed=700 + vue)
+
+
+def test_compare_quality_says_it_in_words_and_shows_both_pictures(seen: Any) -> None:
+    node = seen["nodes"]["AccelCompareQuality"]
+    words, _, figures = node["first"].partition("; ")
+    assert words.lower() in WORDS and figures.startswith("1 image: PSNR")
+    assert node["slider"] == [256, 256]
+    assert node["images"] == 1, "a heat map, and no curve of one dot"
+
+
+def test_the_report_shows_its_text_and_plot(seen: Any) -> None:
+    node = seen["nodes"]["AccelReport"]
+    assert node["first"].startswith("Cache-DiT: skipped ") and "computed" in node["text"]
+    assert node["images"] == 1 and node["slider"] == []
+
+
+def test_save_config_says_where_the_file_is(seen: Any) -> None:
+    node = seen["nodes"]["AccelSaveConfig"]
+    assert "user/acceleration" in node["first"]
+
+
+def test_nothing_of_it_is_in_the_workflow_or_the_prompt(seen: Any) -> None:
+    assert seen["prompt"] == seen["promptAfter"]
+    assert seen["nodes"]["AccelCompareQuality"]["values"] == [0, 0, 0]
+
+
+def test_the_page_logs_no_error(seen: Any) -> None:
+    assert seen["errors"] == []
