@@ -69,7 +69,7 @@ class AccelerationReport(io.ComfyNode):
             text = "\n\n".join(report.text() for report in reports.values())
         else:
             text = NOT_SAMPLED if levers else NO_ACCELERATION
-        data = json.dumps(_as_dict(reports))
+        data = json.dumps({**_as_dict(reports), "sampled_by": sampler})
         caching = reports.get(host.KEY)
         drawn = run_plot(caching.as_dict()) if caching else message_plot(text.partition("\n")[0])
         plot = as_image_batch(drawn)

@@ -195,6 +195,7 @@ def _carries(graph: Graph, link: Sequence[Any]) -> bool:
 
 def row_of(name: str, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the reports of a run's samplers (Acceleration Report's JSON) say together."""
+    reports = _once(reports)
     evaluations = sum(report.get("evaluations", 0) for report in reports)
     skipped = sum(report.get("skipped", 0) for report in reports)
     modes = [report.get("performance", {}) for report in reports]
@@ -208,6 +209,12 @@ def row_of(name: str, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "computed": evaluations - skipped if evaluations else None,
         "notices": list(dict.fromkeys(filter(None, notices))),
     }
+
+
+def _once(reports: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """One report a sampler: a node that only measures may take a MODEL and give a LATENT, too."""
+    found = {report.get("sampled_by") or number: report for number, report in enumerate(reports)}
+    return list(found.values())
 
 
 def compared(rows: Sequence[dict[str, Any]], quality: Mapping[str, Any]) -> list[dict[str, Any]]:

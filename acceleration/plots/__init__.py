@@ -1,5 +1,6 @@
 """Pictures of plain data: a sampling run, a comparison. Drawn with Pillow, which the host has."""
 
+from .calibration import calibration_plot
 from .chart import as_image_batch
 from .heat import FULL_SCALE, heat_map, heat_sheet
 from .presets import Column, presets_plot
@@ -10,6 +11,7 @@ __all__ = [
     "FULL_SCALE",
     "Column",
     "as_image_batch",
+    "calibration_plot",
     "comparison_plot",
     "heat_map",
     "heat_sheet",

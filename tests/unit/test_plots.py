@@ -12,6 +12,7 @@ from PIL import ImageColor
 from dit_acceleration_pack.acceleration.plots import (
     Column,
     as_image_batch,
+    calibration_plot,
     comparison_plot,
     heat_map,
     heat_sheet,
@@ -19,6 +20,7 @@ from dit_acceleration_pack.acceleration.plots import (
     presets_plot,
     run_plot,
 )
+from dit_acceleration_pack.acceleration.plots.calibration import CHANGES, CURVE
 from dit_acceleration_pack.acceleration.plots.chart import FRAME, nice_ticks
 from dit_acceleration_pack.acceleration.plots.heat import HEAT, LEGEND_HEIGHT
 from dit_acceleration_pack.acceleration.plots.quality import COLORS
@@ -132,6 +134,18 @@ def test_presets_stand_side_by_side_with_their_differences() -> None:
     assert count(picture, "#808080") > 1.9 * 256 * 256
     lightest = tuple(round(255 * value) for value in HEAT[-1])
     assert count(picture, "#{:02x}{:02x}{:02x}".format(*lightest)) > 0.9 * 256 * 256
+
+
+@pytest.mark.parametrize("changes", [(), (0.02, 0.03, 0.08, 0.2)])
+def test_a_calibration_shows_its_curve_and_the_changes(changes: tuple[float, ...]) -> None:
+    found = {"family": "FLUX", "points": 27, "r2": 0.9, "coefficients": (2.0, 0.1)}
+    picture = np.asarray(
+        calibration_plot({**found, "input_range": (0.0, 0.5), "cache_dit_diffs": changes})
+    )
+    (rows, columns) = (picture == np.array(ImageColor.getrgb(CURVE))).all(-1).nonzero()
+    left, right = columns.argmin(), columns.argmax()
+    assert rows[right] < rows[left] - 100, "a rising line"
+    assert (count(picture, CHANGES) > 5000) == bool(changes)
 
 
 def test_ticks_are_round() -> None:

@@ -123,7 +123,8 @@ def result() -> dict[str, Any]:
     full = {"performance": {"seconds": 8.0}, "sentence": "all computed"}
     half = [
         {"evaluations": 20, "skipped": 12, "performance": {"seconds": 3.0}, "notices": ["a"]},
-        {"evaluations": 8, "skipped": 2, "performance": {"seconds": 1.0}, "notices": ["a"]},
+        {"evaluations": 8, "skipped": 2, "performance": {"seconds": 1.0}, "sampled_by": "7"},
+        {"evaluations": 8, "skipped": 2, "performance": {"seconds": 1.0}, "sampled_by": "7"},
     ]
     rows = [
         presets.row_of("off", [full]),
