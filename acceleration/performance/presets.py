@@ -166,11 +166,11 @@ def _needed(graph: Graph, wanted: Iterable[str]) -> Graph:
     return {key: node for key, node in graph.items() if key in ahead}
 
 
-def downstream(graph: Graph, sources: Iterable[str]) -> list[str]:
+def downstream(graph: Graph, sources: Sequence[str]) -> list[str]:
     """Ids of the nodes that get something of these nodes, in the order of the graph.
 
-    What Compare Quality and Acceleration Report draw is no picture of the model, so it does not
-    count.
+    What Compare Quality and Acceleration Report draw is no picture of the model, so neither they
+    nor what they draw count.
     """
     reached = set(sources)
     while True:
@@ -180,14 +180,19 @@ def downstream(graph: Graph, sources: Iterable[str]) -> list[str]:
             if any(_carries(graph, link) and str(link[0]) in reached for link in _links(node))
         } - reached
         if not more:
-            return [key for key in graph if key in reached and key not in set(sources)]
+            left_out = {*sources, *(key for key in graph if _kind(graph, key) in (COMPARE, REPORT))}
+            return [key for key in graph if key in reached - left_out]
         reached |= more
 
 
 def _carries(graph: Graph, link: Sequence[Any]) -> bool:
     """Whether a link carries what the model made on."""
-    kind = graph.get(str(link[0]), {}).get("class_type")
+    kind = _kind(graph, str(link[0]))
     return kind != COMPARE and (kind != REPORT or link[1] == 0)
+
+
+def _kind(graph: Graph, key: str) -> str:
+    return str(graph.get(key, {}).get("class_type", ""))
 
 
 # ------------------------------------------------------------------- results

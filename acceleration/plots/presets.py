@@ -57,9 +57,11 @@ def presets_plot(columns: Sequence[Column], title: str) -> Image.Image:
 def _caption(sheet: Sheet, row: Sequence[str], left: float, top: float) -> None:
     name, seconds, speed, computed, psnr, ssim = row
     middle = left + TILE / 2
-    near = psnr if psnr in ("–", "identical") else f"{psnr}, SSIM {ssim}"
+    near = {"–": "the full run", "identical": psnr}.get(psnr, f"{psnr}, SSIM {ssim}")
+    # Pillow's own font has no such sign.
+    speed = speed.replace("×", "x as fast").replace("–", "")
     texts = [(f"{computed} computed", 12, FAINT), (near, 14, INK)]
-    texts += [(f"{speed}, {seconds}", 17, ACCENT), (name, 17, INK)]
+    texts += [(", ".join(filter(None, (speed, seconds))), 17, ACCENT), (name, 17, INK)]
     upwards = top - 10
     for text, size, color in texts:
         sheet.text((middle, upwards), text, size, color, "ms")

@@ -104,6 +104,8 @@ def test_the_result_is_that_of_the_graph_and_others_are_served(
     assert result["environment"]["pack"] == "0.1.0" and result["version"] == 1
 
     graph[workflow.apply]["inputs"]["approximation"] = "off"
+    for row in (off, fast):
+        assert [item["type"] for item in row["pictures"]] == ["output"], "no plot of ours counts"
     outputs = server.run(graph)
     saver = next(key for key in find(graph, "SaveImage") if key in workflow.accelerated)
     again = picture(server, outputs[saver]["images"][0])
