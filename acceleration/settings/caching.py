@@ -55,9 +55,9 @@ class CachingSettings(Checked):
     calibrator: str = setting(
         "none",
         "What replaces skipped blocks. none: the last result as it is. taylorseer: extrapolated in "
-        "time, usually much closer, needs more memory. trajectory: follows the first blocks' "
-        "progress. blend: between taylorseer and trajectory, the best in most cases; needs the "
-        "most memory.",
+        "time, mostly nearer to the full run, needs more memory. trajectory: follows the first "
+        "blocks' progress, much like it. blend: between the two by what they last got wrong; needs "
+        "the most memory.",
         choices=CALIBRATORS,
     )
     taylorseer_order: int = setting(

@@ -47,6 +47,8 @@ export class Front {
       (route) => route.abort("blockedbyclient"),
     );
     const page = await context.newPage();
+    // The driver's 30 s are short on two cores that draw every template's picture in software.
+    page.setDefaultTimeout(READY_MILLISECONDS);
     const front = new Front(browser, page, url);
     page.on("console", (message) => {
       if (message.type() === "error") front.note(`${message.text()} ${message.location().url}`);
@@ -110,6 +112,8 @@ export class Front {
   /** Open a workflow from the template browser, as a person does. */
   async openTemplate(name) {
     await this.command("Comfy.BrowseTemplates");
+    // A search that is typed before the list has come is forgotten when it comes.
+    await this.page.getByTestId(/^template-workflow-/).first().waitFor();
     const search = this.page.getByPlaceholder("Search").last();
     await search.fill(name);
     await this.page.getByTestId(`template-workflow-${name}`).click();

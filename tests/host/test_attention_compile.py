@@ -6,11 +6,11 @@ The compiler's backend is ``eager``, as in ``test_compile``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import tiny_models as tm
 import torch
+from compiling import compiled, compiler_anew
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.utils import counters
 from whole import whole
@@ -29,20 +29,8 @@ BLOCKS = ["diffusion_model.double_blocks.0", "diffusion_model.single_blocks.1"]
 
 @pytest.fixture(autouse=True)
 def fresh_compiler() -> Iterator[None]:
-    """Every test compiles anew, and fails where the compiler would give up silently."""
-    torch._dynamo.reset()
-    counters.clear()
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+    with compiler_anew():
         yield
-    torch._dynamo.reset()
-
-
-def compiled(model: Any, keys: list[str]) -> Any:
-    from comfy_api.torch_helpers import set_torch_compile_wrapper
-
-    clone = model.clone()
-    set_torch_compile_wrapper(clone, backend="eager", keys=keys)
-    return clone
 
 
 @pytest.mark.parametrize(

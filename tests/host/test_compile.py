@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
+from compiling import compiled, compiler_anew
 from torch._dynamo.eval_frame import OptimizedModule, _debug_get_cache_entry_list
 from torch._dynamo.utils import counters
 from whole import whole
@@ -62,20 +63,12 @@ class CountingBackend:
 BACKEND = CountingBackend()
 
 
-def compiled(model: Any, keys: list[str]) -> Any:
-    from comfy_api.torch_helpers import set_torch_compile_wrapper
-
-    clone = model.clone()
-    set_torch_compile_wrapper(clone, backend=BACKEND, keys=keys)
-    return clone
-
-
 def ours_before(model: Any, keys: list[str], settings: CacheDiTSettings) -> Any:
-    return compiled(host.attach(model, CacheDiT(settings)), keys)
+    return compiled(host.attach(model, CacheDiT(settings)), keys, BACKEND)
 
 
 def ours_after(model: Any, keys: list[str], settings: CacheDiTSettings) -> Any:
-    return host.attach(compiled(model, keys), CacheDiT(settings))
+    return host.attach(compiled(model, keys, BACKEND), CacheDiT(settings))
 
 
 ORDERS: list[Order] = [ours_before, ours_after]
@@ -83,14 +76,9 @@ ORDERS: list[Order] = [ours_before, ours_after]
 
 @pytest.fixture(scope="module", autouse=True)
 def fresh_compiler() -> Iterator[None]:
-    """Compiles anew, and fails where the compiler would give up silently.
-
-    What one test compiled the next may find and run.
-    """
-    torch._dynamo.reset()
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=64):
+    """What one test compiled the next may find and run."""
+    with compiler_anew(recompile_limit=64):
         yield
-    torch._dynamo.reset()
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +186,7 @@ def test_other_families(name: str) -> None:
 @pytest.mark.parametrize("order", ORDERS, ids=["ours-before", "ours-after"])
 def test_compiled_model_is_unharmed(model: Any, order: Order) -> None:
     """The compiled model without our node gives its own picture before, between and after."""
-    without = compiled(model, ALL_BLOCKS)
+    without = compiled(model, ALL_BLOCKS, BACKEND)
     expected = sample(without)
     candidate = order(model, ALL_BLOCKS, SETTINGS["dynamic"])
     sample(candidate)
