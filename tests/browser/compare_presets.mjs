@@ -7,14 +7,19 @@ import { Front } from "./page.mjs";
 import { placePerformanceMode } from "./panel.mjs";
 
 const [url, json] = process.argv.slice(2);
-const { vue, theme, folder, steps, seed } = JSON.parse(json);
+const { vue, theme, folder, steps, seed, workflow } = JSON.parse(json);
 const COMMAND = "ditAcceleration.comparePresets";
 
 const front = await Front.open({ url, viewport: { width: 1300, height: 1000 } });
 const { page } = front;
 const seen = { errors: front.errors };
 
-const saved = () => page.evaluate(() => JSON.stringify(window.app.graph.serialize()));
+/** The workflow as it would be saved, but for how high nodes are: their panels make them grow. */
+const saved = () =>
+  page.evaluate(() => {
+    const { nodes, links } = window.app.graph.serialize();
+    return JSON.stringify([nodes.map(({ size: _, ...rest }) => rest), links]);
+  });
 const queue = async () => (await fetch(`${url}/api/queue`)).json();
 
 async function setUp(steps) {
@@ -32,7 +37,7 @@ async function setUp(steps) {
 
 await front.configure({ theme, vue });
 await front.load();
-await front.openTemplate("dit_acceleration_demo");
+await front.show(workflow);
 await page.waitForFunction(
   () => window.app.canvas.graph?.findNodesByType("AccelApplyCacheDiT").length,
 );
@@ -41,11 +46,11 @@ await front.focus(node, 1);
 await setUp(steps);
 const before = await saved();
 await front.command(COMMAND);
-await page.waitForSelector(".dit-presets-bar", { timeout: 30_000 });
+await page.waitForSelector(".dit-presets-bar", { timeout: 120_000 });
 await page.waitForFunction(
   () => document.querySelector(".dit-presets-line")?.textContent.includes("Run 3 of"),
   undefined,
-  { timeout: 60_000 },
+  { timeout: 240_000 },
 );
 seen.running = await page.locator(".dit-presets-line").textContent();
 await page.screenshot({ path: `${folder}/presets_running_${vue ? "nodes2" : "canvas"}_${theme}.png` });

@@ -7,7 +7,7 @@ import { Front } from "./page.mjs";
 import { placePerformanceMode, whereNode } from "./panel.mjs";
 
 const [url, json] = process.argv.slice(2);
-const { vue, theme, folder, seed, steps } = JSON.parse(json);
+const { vue, theme, folder, seed, steps, workflow } = JSON.parse(json);
 const name = (text) => `${folder}/${text}_${vue ? "nodes2" : "canvas"}_${theme}.png`;
 
 const front = await Front.open({ url, viewport: { width: 1200, height: 1000 }, scale: 1.5 });
@@ -42,7 +42,7 @@ async function run(approximation, seed) {
     [node, approximation, seed, steps],
   );
   await front.command("Comfy.QueuePrompt");
-  await page.waitForFunction(() => window.ended === 1, undefined, { timeout: 60_000 });
+  await page.waitForFunction(() => window.ended === 1, undefined, { timeout: 240_000 });
   await page.waitForTimeout(900);
 }
 
@@ -63,7 +63,7 @@ const picture = async (text) =>
 await front.configure({ theme, vue });
 await front.setting("DiTAcceleration.Preset", "fast");
 await front.load();
-await front.openTemplate("dit_acceleration_demo");
+await front.show(workflow);
 await page.waitForFunction(
   () => window.app.canvas.graph?.findNodesByType("AccelApplyCacheDiT").length,
 );
@@ -98,7 +98,7 @@ seen.titleShown = await page.evaluate(
 );
 
 await front.reload();
-await page.waitForSelector(".dit-live-sentence", { timeout: 60_000 });
+await page.waitForSelector(".dit-live-sentence", { timeout: 240_000 });
 await front.focus(node, 1.2);
 seen.badgeReloaded = await page.evaluate(badges, node);
 await press();

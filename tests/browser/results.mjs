@@ -6,7 +6,7 @@ import { Front } from "./page.mjs";
 import { whereNode } from "./panel.mjs";
 
 const [url, json] = process.argv.slice(2);
-const { vue, theme, folder, seed } = JSON.parse(json);
+const { vue, theme, folder, seed, workflow } = JSON.parse(json);
 
 /** Add Compare Quality and Save Acceleration Config; ids by type, with those of the demo's own. */
 function place() {
@@ -58,7 +58,7 @@ const { page } = front;
 const seen = { errors: front.errors, nodes: {} };
 await front.configure({ theme, vue });
 await front.load();
-await front.openTemplate("dit_acceleration_demo");
+await front.show(workflow);
 await page.waitForFunction(
   () => window.app.canvas.graph?.findNodesByType("AccelApplyCacheDiT").length,
 );

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from demo_measurement import WORKFLOW
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
 
@@ -27,8 +30,15 @@ def seen(
     vue, theme = request.param
     folder = Path(os.environ.get("DIT_ACCEL_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
     folder.mkdir(parents=True, exist_ok=True)
+    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     found = scenario(
-        "controls", vue=vue, theme=theme, folder=str(folder), seed=800 + vue, steps=STEPS
+        "controls",
+        vue=vue,
+        theme=theme,
+        workflow=workflow,
+        folder=str(folder),
+        seed=800 + vue,
+        steps=STEPS,
     )
     return found | {"vue": vue}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from demo_measurement import WORKFLOW
 from dit_acceleration_pack.acceleration.quality.words import WORDS
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
@@ -24,7 +26,10 @@ def seen(
     vue, theme = request.param
     folder = Path(os.environ.get("DIT_ACCEL_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
     folder.mkdir(parents=True, exist_ok=True)
-    return scenario("results", vue=vue, theme=theme, folder=str(folder), seed=700 + vue)
+    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    return scenario(
+        "results", vue=vue, theme=theme, workflow=workflow, folder=str(folder), seed=700 + vue
+    )
 
 
 def test_compare_quality_says_it_in_words_and_shows_both_pictures(seen: Any) -> None:

@@ -5,7 +5,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { find, shownGraph } from "./graph.js";
+import { find, kindOf, shownGraph } from "./graph.js";
 import { recall } from "./memory.js";
 import { badgeText, replaces } from "./badge_text.js";
 
@@ -88,7 +88,7 @@ app.registerExtension({
     api.addEventListener(EVENT, (event) => receive(event.detail));
   },
   nodeCreated(node) {
-    if (node.type.startsWith(OURS)) mark(node);
+    if (kindOf(node).startsWith(OURS)) mark(node);
   },
   afterConfigureGraph() {
     for (const run of recall(shownGraph().id)) receive(run);

@@ -4,7 +4,7 @@
  */
 
 import { app } from "../../../scripts/app.js";
-import { shownGraph } from "./graph.js";
+import { kindOf, shownGraph } from "./graph.js";
 import { forget, saved } from "./memory.js";
 import { duration } from "./words.js";
 
@@ -117,7 +117,7 @@ app.registerExtension({
   ],
   nodeCreated(node) {
     // A workflow that is opened sets the value again, after this.
-    const widget = node.type === MODE && node.widgets?.find((one) => one.name === "approximation");
+    const widget = kindOf(node) === MODE && node.widgets?.find((one) => one.name === "approximation");
     const preset = app.extensionManager?.setting?.get(PRESET);
     if (widget && preset) widget.value = preset;
   },

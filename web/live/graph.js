@@ -28,6 +28,15 @@ export function find(id) {
   return node ?? undefined;
 }
 
+/**
+ * The class of a node that is being made, which has no type yet.
+ * @param {GraphNode} node
+ * @returns {string}
+ */
+export function kindOf(node) {
+  return node.comfyClass ?? node.constructor.comfyClass ?? "";
+}
+
 /** Links that carry a model to a sampler, and what goes with it. */
 const TO_A_SAMPLER = ["MODEL", "GUIDER", "SIGMAS"];
 const MOST_NODES = 200;

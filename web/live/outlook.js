@@ -7,7 +7,7 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { addFrame, part } from "./frame.js";
-import { find, shownGraph, stepsBehind } from "./graph.js";
+import { find, kindOf, shownGraph, stepsBehind } from "./graph.js";
 import { cells, together } from "./preset_rows.js";
 
 /** @typedef {import("./types").GraphNode} GraphNode */
@@ -131,7 +131,7 @@ app.registerExtension({
     }
   },
   nodeCreated(node) {
-    if (node.type !== NODE) return;
+    if (kindOf(node) !== NODE) return;
     const button = node.addWidget("button", LABEL, null, () => toggle(node), { serialize: false });
     // A place in the workflow's list of values would shift those of inputs that come later.
     button.serialize = false;

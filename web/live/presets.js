@@ -22,6 +22,11 @@ function address(file) {
   return api.apiURL(`/view?${new URLSearchParams({ ...file })}`);
 }
 
+/** Not waited for by whoever gives the command: it takes as long as it takes. */
+function begin() {
+  void compare();
+}
+
 async function compare() {
   open?.close();
   const dialog = (open = new PresetDialog(address));
@@ -37,12 +42,12 @@ async function compare() {
 
 app.registerExtension({
   name: "ditAcceleration.presets",
-  commands: [{ id: COMMAND, label: LABEL, icon: "pi pi-images", function: compare }],
+  commands: [{ id: COMMAND, label: LABEL, icon: "pi pi-images", function: begin }],
   keybindings: [{ commandId: COMMAND, combo: { key: "c", alt: true, shift: true } }],
   menuCommands: [{ path: ["Extensions", "DiT Acceleration"], commands: [COMMAND] }],
   setup() {
     addStyle("presets.css");
   },
   getNodeMenuItems: (node) =>
-    node.type === NODE ? [null, { content: "Compare presets", callback: compare }] : [],
+    node.type === NODE ? [null, { content: "Compare presets", callback: begin }] : [],
 });

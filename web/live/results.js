@@ -7,6 +7,7 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { addFrame, part } from "./frame.js";
+import { kindOf } from "./graph.js";
 import { sliderOf } from "./slider.js";
 import { addStyle } from "./style.js";
 
@@ -88,7 +89,7 @@ app.registerExtension({
   name: "ditAcceleration.results",
   setup: () => addStyle("slider.css"),
   nodeCreated(node) {
-    if (!node.type.startsWith(OURS)) return;
+    if (!kindOf(node).startsWith(OURS)) return;
     const before = node.onExecuted;
     node.onExecuted = function (output) {
       before?.call(this, output);

@@ -97,6 +97,8 @@ export interface Widget {
 export interface GraphNode {
   id: number | string;
   type: string;
+  comfyClass?: string;
+  constructor: { comfyClass?: string };
   /** 0 always, 2 muted, 4 bypassed. */
   mode?: number;
   graph?: Graph;
