@@ -26,6 +26,8 @@ from typing import Any
 PROMPTS = "/dit_acceleration/presets/prompts"
 RESULT = "/dit_acceleration/presets/result"
 POLL_SECONDS = 0.5
+# Of stopping a run, which a step of a large model may hold up.
+MOST_TRIES = 120
 # Measuring many frames of a video takes a while.
 ANSWER_SECONDS = 900
 
@@ -89,9 +91,8 @@ class Server:
 
     def _wait(self, prompt_id: str) -> None:
         while True:
-            queue = self.json("/queue")
             # The queue first: a prompt leaves it before it stands in the history.
-            waits = any(item[1] == prompt_id for items in queue.values() for item in items)
+            waits = self._in_queue(prompt_id)
             entry = self.json(f"/history/{prompt_id}").get(prompt_id)
             if entry is not None:
                 return require_success(entry)
@@ -102,9 +103,21 @@ class Server:
             time.sleep(POLL_SECONDS)
 
     def cancel(self, prompt_id: str) -> None:
-        """Take a prompt from the queue, and stop it if it is the one that runs."""
-        self.ask("/queue", {"delete": [prompt_id]})
-        self.ask("/interrupt", {"prompt_id": prompt_id})
+        """Take a prompt from the queue, and stop it if it is the one that runs.
+
+        The host forgets an interrupt that comes while a run only begins, so it is asked until the
+        run has left the queue.
+        """
+        for _ in range(MOST_TRIES):
+            self.ask("/queue", {"delete": [prompt_id]})
+            self.ask("/interrupt", {"prompt_id": prompt_id})
+            if not self._in_queue(prompt_id):
+                return
+            time.sleep(POLL_SECONDS)
+
+    def _in_queue(self, prompt_id: str) -> bool:
+        queue = self.json("/queue")
+        return any(item[1] == prompt_id for items in queue.values() for item in items)
 
 
 def refusal(path: str, error: urllib.error.HTTPError) -> str:

@@ -20,7 +20,16 @@ const saved = () =>
     const { nodes, links } = window.app.graph.serialize();
     return JSON.stringify([nodes.map(({ size: _, ...rest }) => rest), links]);
   });
-const queue = async () => (await fetch(`${url}/api/queue`)).json();
+
+/** Wait until so many prompts run or wait. */
+async function queued(count) {
+  for (let tries = 0; tries < 600; tries++) {
+    const { queue_running, queue_pending } = await (await fetch(`${url}/api/queue`)).json();
+    if (queue_running.length + queue_pending.length === count) return;
+    await page.waitForTimeout(200);
+  }
+  throw new Error(`there are not ${count} prompts in the queue`);
+}
 
 async function setUp(steps) {
   await page.evaluate(
@@ -76,16 +85,9 @@ seen.unchanged = (await saved()) === before;
 await setUp(3000);
 const long = await saved();
 await front.command(COMMAND);
-await page.waitForFunction(async () => {
-  const queue = await (await window.app.api.fetchApi("/queue")).json();
-  return queue.queue_running.length;
-});
-seen.busy = (await queue()).queue_running.length;
+await queued(1);
 await page.locator(".dit-presets-buttons").getByText("Cancel").click();
-await page.waitForFunction(async () => {
-  const queue = await (await window.app.api.fetchApi("/queue")).json();
-  return queue.queue_running.length + queue.queue_pending.length === 0;
-});
+await queued(0);
 seen.unchangedAfterCancel = (await saved()) === long;
 
 await page.evaluate(() => {

@@ -60,7 +60,8 @@ def test_the_workflow_stays_as_it_was(seen: Any) -> None:
 
 
 def test_cancel_empties_the_queue_of_its_own_run(seen: Any) -> None:
-    assert seen["busy"] == 1 and seen["unchangedAfterCancel"]
+    """The scenario waits until nothing is left there."""
+    assert seen["unchangedAfterCancel"]
 
 
 def test_without_performance_mode_it_says_what_to_do(seen: Any) -> None:

@@ -10,6 +10,8 @@
 const PROMPTS = "/dit_acceleration/presets/prompts";
 const RESULT = "/dit_acceleration/presets/result";
 const POLL_MILLISECONDS = 500;
+/** Of stopping a run, which a step of a large model may hold up. */
+const MOST_TRIES = 120;
 
 /**
  * @param {Api} api
@@ -72,16 +74,13 @@ async function over(api, id, signal) {
   let missed = 0;
   for (;;) {
     signal.throwIfAborted();
-    const queue = await ask(api, "/queue");
-    const waits = Object.values(queue).some((items) =>
-      /** @type {unknown[][]} */ (items).some((item) => item[1] === id),
-    );
+    const waits = await inQueue(api, id);
     const entry = (await ask(api, `/history/${id}`))[id];
     if (entry) return requireSuccess(entry);
     // Between leaving the queue and standing in the history there is a moment.
     missed = waits ? 0 : missed + 1;
     if (missed > 2) throw new Error("Somebody took the run from the queue.");
-    await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
+    await pause(POLL_MILLISECONDS, signal);
   }
 }
 
@@ -97,11 +96,44 @@ export function requireSuccess(entry) {
 }
 
 /**
- * Take a prompt from the queue, and stop it if it is the one that runs.
+ * Take a prompt from the queue, and stop it if it is the one that runs. The host forgets an
+ * interrupt that comes while a run only begins, so it is asked until the run has left the queue.
  * @param {Api} api
  * @param {string} id
  */
 async function takeBack(api, id) {
-  await ask(api, "/queue", { delete: [id] }).catch(() => {});
-  await ask(api, "/interrupt", { prompt_id: id }).catch(() => {});
+  try {
+    for (let tries = 0; tries < MOST_TRIES; tries++) {
+      await ask(api, "/queue", { delete: [id] });
+      await ask(api, "/interrupt", { prompt_id: id });
+      if (!(await inQueue(api, id))) return;
+      await pause(POLL_MILLISECONDS);
+    }
+  } catch {
+    // The server is gone, and the run with it.
+  }
+}
+
+/**
+ * @param {Api} api
+ * @param {string} id
+ * @returns {Promise<boolean>}
+ */
+async function inQueue(api, id) {
+  const queue = await ask(api, "/queue");
+  return Object.values(queue).some((items) =>
+    /** @type {unknown[][]} */ (items).some((item) => item[1] === id),
+  );
+}
+
+/**
+ * @param {number} milliseconds
+ * @param {AbortSignal} [signal] Ends the pause.
+ * @returns {Promise<void>}
+ */
+function pause(milliseconds, signal) {
+  return new Promise((resolve) => {
+    setTimeout(resolve, milliseconds);
+    signal?.addEventListener("abort", () => resolve());
+  });
 }
