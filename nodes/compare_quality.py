@@ -118,7 +118,7 @@ def _drawings(
     """The heat maps with their legend, and curves where there is more than one dot."""
     sheets = [as_image_batch(heat_sheet(one, full_scale)) for one in spread(heat)]
     found = [item for sheet in sheets for item in temporary(sheet, cls)]
-    return {"images": found + (temporary(plot, cls) if len(heat) > 1 else [])}
+    return {"drawings": found + (temporary(plot, cls) if len(heat) > 1 else [])}
 
 
 def _limit_inputs() -> list[Any]:

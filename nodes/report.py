@@ -73,7 +73,7 @@ class AccelerationReport(io.ComfyNode):
         caching = reports.get(host.KEY)
         drawn = run_plot(caching.as_dict()) if caching else message_plot(text.partition("\n")[0])
         plot = as_image_batch(drawn)
-        shown = {"text": [text, data], "images": temporary(plot, cls) if caching else []}
+        shown = {"text": [text, data], "drawings": temporary(plot, cls) if caching else []}
         return io.NodeOutput(after, text, data, plot, ui=shown)
 
 

@@ -46,24 +46,26 @@ def as_picture(values: torch.Tensor) -> Image.Image:
     return Image.fromarray(pixels.cpu().numpy())
 
 
-def draw_legend(sheet: Sheet, left: float, top: float, right: float, full_scale: float) -> None:
+def draw_legend(
+    sheet: Sheet, left: float, top: float, right: float, full_scale: float, size: int = 12
+) -> None:
     """The colors from no difference to the largest that is told apart."""
     least, most = "0 equal", f"{full_scale:.2g} or more"
-    begin = left + sheet.text_width(least, 12) + 8
-    end = right - sheet.text_width(most, 12) - 8
-    sheet.text((left, top + LEGEND_HEIGHT / 2), least, 12, FAINT, "lm")
+    begin = left + sheet.text_width(least, size) + 8
+    end = right - sheet.text_width(most, size) - 8
+    sheet.text((left, top + LEGEND_HEIGHT / 2), least, size, FAINT, "lm")
     scale = torch.linspace(0, 1, 256)[None, None]
-    size = (end - begin, LEGEND_HEIGHT - 12)
-    sheet.picture((begin, top + 6), as_picture(heat_map(scale, 1.0)[0]), size)
-    sheet.text((right, top + LEGEND_HEIGHT / 2), most, 12, FAINT, "rm")
+    bar = (end - begin, LEGEND_HEIGHT - 12)
+    sheet.picture((begin, top + 6), as_picture(heat_map(scale, 1.0)[0]), bar)
+    sheet.text((right, top + LEGEND_HEIGHT / 2), most, size, FAINT, "rm")
 
 
-def heat_sheet(heat: torch.Tensor, full_scale: float, most_side: int = 640) -> Image.Image:
+def heat_sheet(heat: torch.Tensor, full_scale: float, most_side: int = 320) -> Image.Image:
     """A heat map ``[H, W, 3]`` above its legend, as large as a node needs it."""
     height, width = heat.shape[:2]
     scale = most_side / max(height, width)
     size = (max(round(width * scale), 200), max(round(height * scale), 1))
     sheet = Sheet(size[0] + 16, size[1] + 16 + LEGEND_HEIGHT)
     sheet.picture((8, 8), as_picture(heat), size)
-    draw_legend(sheet, 8, size[1] + 11, size[0] + 8, full_scale)
+    draw_legend(sheet, 8, size[1] + 11, size[0] + 8, full_scale, 16)
     return sheet.finished()

@@ -84,6 +84,7 @@ await press();
 await page.waitForSelector(".dit-live-presets");
 seen.planned = await page.evaluate(presets);
 seen.plannedFor = await page.locator(".dit-live-presets + .dit-live-sentence").textContent();
+await page.waitForTimeout(1500); // The node grows in the next drawn frames.
 await picture("outlook_before");
 await run("off", seed);
 seen.badgeOff = await page.evaluate(badges, node);
@@ -136,7 +137,7 @@ seen.command = await page.evaluate(
   () => window.app.extensionManager.command.commands.find((c) => c.id === "ditAcceleration.toggle")?.label,
 );
 await front.command("Comfy.ShowSettingsDialog");
-await page.getByText("DiT Acceleration", { exact: true }).first().click();
+await page.locator("[role=dialog]").getByText("DiT Acceleration", { exact: true }).first().click();
 await page.waitForSelector(".dit-settings-history");
 seen.history = await page.locator(".dit-settings-history span").textContent();
 await page.screenshot({ path: name("settings") });

@@ -48,8 +48,19 @@ function read(id) {
     slider: [...(content?.querySelectorAll(".dit-slider-medium") ?? [])].map(
       (image) => image.naturalWidth,
     ),
-    images: (window.app.nodeOutputs[id]?.images ?? []).length,
     values: node.serialize().widgets_values,
+    drawings: [...(content?.querySelectorAll(".dit-live-drawing") ?? [])].map(
+      (image) => image.naturalWidth,
+    ),
+    hidden: content
+      ? Math.max(
+          0,
+          Math.round(
+            content.getBoundingClientRect().bottom -
+              content.parentElement.getBoundingClientRect().bottom,
+          ),
+        )
+      : null,
   };
 }
 

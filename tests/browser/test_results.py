@@ -37,18 +37,23 @@ def test_compare_quality_says_it_in_words_and_shows_both_pictures(seen: Any) -> 
     words, _, figures = node["first"].partition("; ")
     assert words.lower() in WORDS and figures.startswith("1 image: PSNR")
     assert node["slider"] == [256, 256]
-    assert node["images"] == 1, "a heat map, and no curve of one dot"
+    assert len(node["drawings"]) == 1, "a heat map, and no curve of one dot"
 
 
 def test_the_report_shows_its_text_and_plot(seen: Any) -> None:
     node = seen["nodes"]["AccelReport"]
     assert node["first"].startswith("Cache-DiT: skipped ") and "computed" in node["text"]
-    assert node["images"] == 1 and node["slider"] == []
+    assert node["drawings"] == [880] and node["slider"] == []
 
 
 def test_save_config_says_where_the_file_is(seen: Any) -> None:
     node = seen["nodes"]["AccelSaveConfig"]
     assert "user/acceleration" in node["first"]
+
+
+def test_all_of_it_can_be_seen(seen: Any) -> None:
+    assert [node["hidden"] for node in seen["nodes"].values()] == [0, 0, 0]
+    assert all(width > 0 for node in seen["nodes"].values() for width in node["drawings"])
 
 
 def test_nothing_of_it_is_in_the_workflow_or_the_prompt(seen: Any) -> None:

@@ -70,7 +70,8 @@ function history() {
   const text = document.createElement("span");
   const tell = () => {
     const { seconds, runs } = saved();
-    text.textContent = runs ? `${duration(seconds)} in ${runs} runs` : "nothing yet";
+    const times = runs === 1 ? "1 run" : `${runs} runs`;
+    text.textContent = runs ? `${duration(seconds)} in ${times}` : "nothing yet";
   };
   tell();
   const button = document.createElement("button");

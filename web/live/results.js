@@ -1,7 +1,6 @@
 // @ts-check
 /**
- * What an output node of ours found, in words and under a slider, on the node itself. Plots are
- * pictures, which the front end shows.
+ * What an output node of ours found, in words, under a slider and drawn, on the node itself.
  */
 
 import { api } from "../../../scripts/api.js";
@@ -13,7 +12,14 @@ import { addStyle } from "./style.js";
 
 /** @typedef {import("./types").GraphNode} GraphNode */
 /** @typedef {import("./types").SavedFile} SavedFile */
-/** @typedef {{text?: string[], a_images?: SavedFile[], b_images?: SavedFile[]}} Output */
+/**
+ * @typedef {{
+ *   text?: string[],
+ *   a_images?: SavedFile[],
+ *   b_images?: SavedFile[],
+ *   drawings?: SavedFile[],
+ * }} Output
+ */
 
 const OURS = "Accel";
 const WIDGET = "dit_acceleration_result";
@@ -74,6 +80,23 @@ function pictures(output) {
 }
 
 /**
+ * Plots and heat maps; a click opens one in its own size.
+ * @param {Output} output
+ */
+function drawings(output) {
+  return (output.drawings ?? []).map((file) => {
+    const link = document.createElement("a");
+    link.href = side("", file).address;
+    link.target = "_blank";
+    const image = document.createElement("img");
+    image.className = "dit-live-drawing";
+    image.src = link.href;
+    link.append(image);
+    return link;
+  });
+}
+
+/**
  * @param {GraphNode} node
  * @param {Output} output
  */
@@ -82,7 +105,8 @@ function show(node, output) {
   if (!text) return;
   const [first, ...rest] = text.split("\n");
   const more = rest.length ? [part("lines", rest.join("\n"))] : [];
-  placeOn(node).replaceChildren(part("result", first), ...pictures(output), ...more);
+  const shown = [part("result", first), ...pictures(output), ...more, ...drawings(output)];
+  placeOn(node).replaceChildren(...shown);
 }
 
 app.registerExtension({
