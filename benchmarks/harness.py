@@ -127,6 +127,13 @@ class Demo:
         tokens, pooled = self.shapes.text_embedding(prompt or self.shapes.UNCONDITIONAL)
         return [[tokens, {"pooled_output": pooled}]]
 
+    def empty(self, side: int | None = None) -> torch.Tensor:
+        """A latent of zeros at the size that the model was trained at, or another."""
+        import torch
+
+        side = side or self.shapes.LATENT_SIZE
+        return torch.zeros(1, self.shapes.LATENT_CHANNELS, side, side)
+
     def sample(
         self, model: Any, prompt: str, seed: int, cfg: float, steps: int, sampler: str = "euler"
     ) -> Sample:
@@ -145,8 +152,7 @@ class Demo:
         import comfy.samplers
         import torch
 
-        size = self.shapes.LATENT_SIZE
-        empty = torch.zeros(1, self.shapes.LATENT_CHANNELS, size, size)
+        empty = self.empty()
         noise = comfy.sample.prepare_noise(empty, seed)
         positive, negative = self.conditioning(prompt), self.conditioning(None)
         solver = comfy.samplers.sampler_object(sampler)

@@ -10,6 +10,7 @@
 - ``demo``: the demo models at the size that they were trained at and at twice that size, each mode
   against the full run; ``plain_psnr`` is plain sampling with so many fewer steps that it takes as
   long. They were trained at one size only, so how well they draw at another is their own affair.
+- ``two sizes``: the check models, which were trained at both sizes; see ``two_sizes.py``.
 - ``cost``: an evaluation at half the side as a share of a full one (``share``), and how much of a
   full one the wrapper adds to it (``extra_share``), against a run that is small from the beginning.
 """
@@ -24,9 +25,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import checks
 import harness
 import performance
-import video
+import two_sizes
 
 if TYPE_CHECKING:
     import torch
@@ -153,28 +155,12 @@ class ClosedForm:
                 }  # fmt: skip
 
 
-def progressive(model: Any, **settings: Any) -> Any:
-    from dit_acceleration_pack.acceleration import host
-    from dit_acceleration_pack.acceleration.progressive import ProgressiveSettings
-
-    return host.attach_progressive(model, ProgressiveSettings(**settings))
-
-
-def report_of(model: Any) -> Any:
-    from dit_acceleration_pack.acceleration import host
-
-    lever = host.lever_of(model, host.PROGRESSIVE_KEY)
-    assert lever is not None
-    return lever.last_report
-
-
 def sample(demo: Any, model: Any, prompt: str, seed: int, cfg: float, steps: int, side: int) -> Any:
     """A latent of a demo model at any size."""
     import comfy.sample
     import torch
 
-    frames = () if not isinstance(demo, video.VideoDemo) else (demo.shapes.LATENT_SHAPE[1],)
-    empty = torch.zeros(1, demo.shapes.LATENT_CHANNELS, *frames, side, side)
+    empty = demo.empty(side)
     with torch.inference_mode():
         return comfy.sample.sample(
             model, comfy.sample.prepare_noise(empty, seed), steps, cfg, "euler", "simple",
@@ -191,9 +177,9 @@ def demo_rows(kind: str, options: argparse.Namespace) -> Iterator[dict[str, Any]
         for mode in MODES:
             row = {"kind": "demo", "model": kind, "side": side, "steps": steps, "cfg": cfg}
             row |= {"way": mode, "coarse": 0}
-            model = progressive(demo.model, mode=mode)
+            model = two_sizes.progressive(demo.model, mode=mode)
             others = [sample(demo, model, *run, steps, side) for run in runs]
-            report = report_of(model)
+            report = two_sizes.report_of(model)
             if not report.coarse:
                 yield row | {"why": report.refused}
                 continue
@@ -216,7 +202,7 @@ def mean_psnr(full: Sequence[Any], others: Sequence[Any]) -> float:
 def cost_row(rounds: int, side: int = 64, steps: int = 8) -> dict[str, Any]:
     """Times of evaluations, in turns: full, small by the node, small from the beginning."""
     demo = harness.Demo()
-    node = progressive(demo.model, mode="custom", switch_sigma=0.001, min_full_steps=0)
+    node = two_sizes.progressive(demo.model, mode="custom", switch_sigma=0.001, min_full_steps=0)
     seconds: dict[str, list[float]] = {"full": [], "node": [], "small": []}
     for _ in range(rounds + 1):
         for name, model, size in (
@@ -226,7 +212,7 @@ def cost_row(rounds: int, side: int = 64, steps: int = 8) -> dict[str, Any]:
             watched = model if name == "node" else timed(model, seconds[name])
             sample(demo, watched, demo.prompts[0], SEED, 1.0, steps, size)
             if name == "node":
-                seconds[name].append(report_of(node).stages[0].each)
+                seconds[name].append(two_sizes.report_of(node).stages[0].each)
     full, small, alone = (statistics.median(seconds[n][1:]) for n in ("full", "node", "small"))
     return {
         "kind": "cost", "model": "FLUX", "side": side, "full_ms": 1000 * full,
@@ -259,39 +245,15 @@ def timed(model: Any, seconds: list[float]) -> Any:
     return watched
 
 
-def show(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as text."""
-    lines = [
-        [r["way"], str(r["coarse"]), f"{r['psnr']:.1f}", f"{r['band']:+.2f}"]
-        for r in rows
-        if r["kind"] == "closed form"
-    ]
-    text = harness.table(["closed form", "coarse", "PSNR", "band, dB"], lines) + "\n\n"
-    lines = []
-    for r in rows:
-        if r["kind"] == "demo":
-            name = f"{r['model']} {r['side']}, {r['steps']} steps, cfg {r['cfg']:g}: {r['way']}"
-            numbers = [r.get(key) for key in ("share", "speedup", "psnr", "plain_psnr")]
-            lines.append(
-                [name, str(r["coarse"]), *("-" if n is None else f"{n:.2f}" for n in numbers)]
-            )
-    text += harness.table(["demo", "coarse", "share", "speed", "PSNR", "plain"], lines)
-    for r in rows:
-        if r["kind"] == "cost":
-            text += (
-                f"\n\n{r['model']}, {r['side']} values a side: full {r['full_ms']:.1f} ms, half "
-                f"{r['ms']:.1f} ms, of which the wrapper {100 * r['extra_share']:+.2f} % of a full "
-                "evaluation"
-            )
-    return text
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--steps", type=int, nargs="+", default=[20, 28])
     parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 3.0])
     parser.add_argument("--rounds", type=int, default=15, help="of cost; default: %(default)s")
-    parser.add_argument("--models", nargs="*", default=list(SIZES), help="default: both")
+    parser.add_argument("--models", nargs="*", default=list(SIZES), help="default: both demos")
+    parser.add_argument(
+        "--checks", nargs="*", default=list(checks.CHECKS), help="default: both check models"
+    )
     parser.add_argument("--busy", action="store_true", help="note that others used the machine")
     parser.add_argument("--output", type=Path, default=harness.RESULTS / "progressive.json")
 
@@ -300,9 +262,11 @@ def main(options: argparse.Namespace, environment: Any) -> int:
     rows = list(ClosedForm().rows())
     for kind in options.models:
         rows += demo_rows(kind, options)
+    for name in options.checks:
+        rows += two_sizes.TwoSizes(name, options.prompts).rows(options.steps, options.cfg)
     if options.rounds:
         rows.append(cost_row(options.rounds))
-    print(show(rows), flush=True)
+    harness.show(*rows)
     data = {
         "environment": harness.describe(environment),
         "busy": options.busy,

@@ -21,10 +21,13 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import harness
 from harness import ROOT, Sample
+
+if TYPE_CHECKING:
+    import torch
 
 DEMO = ROOT / "workflows" / "demo"
 MODEL = DEMO / "models" / "dit_accel_demo_wan.safetensors"
@@ -112,8 +115,19 @@ class VideoDemo(harness.Demo):
         model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "benchmark_count", self._count)
         return model
 
+    def picture(self, latent: torch.Tensor) -> Any:
+        """Every frame beside the other, ``[H, F * W, 3]``, as a numpy array."""
+        video = self.shapes.model_to_video(self.shapes.host_to_model(latent.float().cpu()))
+        return video[0].permute(2, 1, 3, 0).flatten(1, 2).numpy()
+
     def conditioning(self, prompt: str | None) -> list[Any]:
         return [[self.shapes.text_embedding(prompt or self.shapes.UNCONDITIONAL), {}]]
+
+    def empty(self, side: int | None = None) -> torch.Tensor:
+        import torch
+
+        channels, frames, *sides = self.shapes.LATENT_SHAPE
+        return torch.zeros(1, channels, frames, *((side, side) if side else sides))
 
     def sample_parts(
         self,
@@ -130,7 +144,7 @@ class VideoDemo(harness.Demo):
 
         switch = round(SWITCH * steps / STEPS)
         ends = [steps] if len(parts) == 1 else [switch, steps]
-        latent = torch.zeros(1, *self.shapes.LATENT_SHAPE)
+        latent = self.empty()
         noise = comfy.sample.prepare_noise(latent, seed)
         positive, negative = self.conditioning(prompt), self.conditioning(None)
         with torch.inference_mode():

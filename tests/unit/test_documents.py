@@ -11,7 +11,7 @@ import pytest
 
 from comfyui_environment import ROOT
 
-FOLDERS = (".", "docs", "web/docs", "benchmarks", "workflows/demo")
+FOLDERS = (".", "docs", "web/docs", "benchmarks", "benchmarks/check_models", "workflows/demo")
 DOCUMENTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]*`")

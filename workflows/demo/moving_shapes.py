@@ -13,10 +13,10 @@ import torch
 
 if __package__:
     from .shapes import _CATALOGUE as CATALOGUE
-    from .shapes import LATENT_CHANNELS, UNCONDITIONAL, model_to_picture, picture_to_model
+    from .shapes import LATENT_CHANNELS, UNCONDITIONAL, chirp, model_to_picture, picture_to_model
 else:
     from shapes import _CATALOGUE as CATALOGUE
-    from shapes import LATENT_CHANNELS, UNCONDITIONAL, model_to_picture, picture_to_model
+    from shapes import LATENT_CHANNELS, UNCONDITIONAL, chirp, model_to_picture, picture_to_model
 
 FRAMES = 5
 FRAME_SIZE = 24
@@ -120,11 +120,6 @@ def text_embedding(prompt: str) -> torch.Tensor:
     Only the first 64 numbers of a token are used: the host's detection wants the width.
     """
     row = 0 if prompt == UNCONDITIONAL else PROMPTS.index(prompt) + 1
-    n = torch.arange(TEXT_TOKENS * TEXT_USED, dtype=torch.float64) + 1
-    golden = (math.sqrt(5) - 1) / 2
-    phase = torch.remainder(golden * (row + 1) * n * (n + 1) / 2 + 0.37 * row, 1.0)
     tokens = torch.zeros(1, TEXT_TOKENS, TEXT_WIDTH)
-    tokens[..., :TEXT_USED] = (
-        (math.sqrt(2) * torch.cos(2 * math.pi * phase)).float().view(TEXT_TOKENS, TEXT_USED)
-    )
+    tokens[..., :TEXT_USED] = chirp(row, TEXT_TOKENS * TEXT_USED).view(TEXT_TOKENS, TEXT_USED)
     return tokens

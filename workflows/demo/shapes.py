@@ -204,13 +204,21 @@ def host_to_model(samples: torch.Tensor) -> torch.Tensor:
 def text_embedding(prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Embedding of a prompt: tokens [1, 8, 64] and pooled vector [1, 64].
 
-    A quadratic cosine chirp stands in for a text encoder: it needs no stored numbers, is the
-    same on every machine, and two different prompts come out nearly orthogonal.
+    A quadratic cosine chirp stands in for a text encoder.
     """
     row = 0 if prompt == UNCONDITIONAL else PROMPTS.index(prompt) + 1
-    n = torch.arange((TEXT_TOKENS + 1) * TEXT_DIM, dtype=torch.float64) + 1
-    golden = (math.sqrt(5) - 1) / 2
-    phase = torch.remainder(golden * (row + 1) * n * (n + 1) / 2 + 0.37 * row, 1.0)
-    values = (math.sqrt(2) * torch.cos(2 * math.pi * phase)).float()
+    values = chirp(row, (TEXT_TOKENS + 1) * TEXT_DIM)
     tokens, pooled = values[:-TEXT_DIM], values[-TEXT_DIM:]
     return tokens.view(1, TEXT_TOKENS, TEXT_DIM), pooled.view(1, TEXT_DIM)
+
+
+def chirp(row: int, count: int) -> torch.Tensor:
+    """Numbers ``[count]`` of unit variance that stand for one prompt.
+
+    They need no stored numbers, are the same on every machine, and those of two different rows
+    come out nearly orthogonal.
+    """
+    n = torch.arange(count, dtype=torch.float64) + 1
+    golden = (math.sqrt(5) - 1) / 2
+    phase = torch.remainder(golden * (row + 1) * n * (n + 1) / 2 + 0.37 * row, 1.0)
+    return (math.sqrt(2) * torch.cos(2 * math.pi * phase)).float()

@@ -125,19 +125,21 @@ class Muon:
     Learns faster than AdamW here; one small matrix after the other would take half of a step.
     """
 
-    def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
+    def __init__(
+        self, parameters: list[nn.Parameter], lr: float, dtype: torch.dtype = torch.bfloat16
+    ) -> None:
         self.param_groups = [{"lr": lr}]
+        self.dtype = dtype
         self.momentum, self.weight_decay = 0.95, 0.01
         shapes: dict[torch.Size, list[nn.Parameter]] = {}
         for parameter in parameters:
             shapes.setdefault(parameter.shape, []).append(parameter)
         self.alike = [(same, torch.zeros(len(same), *shape)) for shape, same in shapes.items()]
 
-    @staticmethod
-    def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+    def orthogonal(self, matrices: torch.Tensor) -> torch.Tensor:
         """Bring the singular values of [N, R, C] near one by five Newton-Schulz iterations."""
         x = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
-        x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16().contiguous()
+        x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(self.dtype).contiguous()
         for _ in range(5):
             gram = x @ x.mT
             x = torch.baddbmm(
