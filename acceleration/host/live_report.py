@@ -53,7 +53,7 @@ class LiveNode:
             return None
 
     def _listener(self) -> Listener | None:
-        server = _server()
+        server = running_server()
         if server is None or server.client_id is None:
             return None
         heading = self._heading(server)
@@ -65,7 +65,7 @@ class LiveNode:
     def send(self, event: str, data: dict[str, Any]) -> None:
         """Tell the client that queued the prompt something else of this node; never an error."""
         try:
-            server = _server()
+            server = running_server()
             if server is not None and server.client_id is not None:
                 server.send_sync(event, {**self._heading(server), **data}, server.client_id)
         except Exception:
@@ -144,14 +144,14 @@ class LiveRun:
 def send_text(node_id: str | None, text: str) -> None:
     """Show a line on a node, to the client that queued the prompt; nobody there is no error."""
     try:
-        server = _server()
+        server = running_server()
         if node_id is not None and server is not None and server.client_id is not None:
             server.send_progress_text(text, str(node_id), server.client_id)
     except Exception:
         log.warning("Node %s could not be told: %s", node_id, text, exc_info=True)
 
 
-def _server() -> Any:
+def running_server() -> Any:
     """The running server, or None where ComfyUI's classes are used without one."""
     module = sys.modules.get("server")
     return getattr(getattr(module, "PromptServer", None), "instance", None)

@@ -22,6 +22,7 @@ from ..performance import presets
 from ..plots import Column, presets_plot
 from ..policies.outlook import Guess, outlook
 from ..quality.metrics import Comparison, compare
+from .live_report import running_server
 from .media import MOST_FRAMES, frames_of, saved
 
 PLAN = "/dit_acceleration/presets/prompts"
@@ -35,9 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def add_routes() -> None:
     """Offer them to clients of the server; nothing where ComfyUI's classes run without one."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    server = running_server()
     if server is not None:
         server.routes.post(PLAN)(_answering(prompts))
         server.routes.post(RESULT)(_answering(result))
@@ -129,9 +128,7 @@ def result(asked: Any) -> dict[str, Any]:
 
 
 def _entry(prompt_id: str) -> Any:
-    from server import PromptServer
-
-    found = PromptServer.instance.prompt_queue.get_history(prompt_id=prompt_id)
+    found = running_server().prompt_queue.get_history(prompt_id=prompt_id)
     if prompt_id not in found:
         raise AccelerationError(
             f"The run {shown(prompt_id)} is not in the server's history: leave the history as it "
