@@ -17,6 +17,7 @@ from ..acceleration.plots import (
     heat_sheet,
 )
 from ..acceleration.quality.metrics import compare, pictures_of
+from .shared_inputs import CATEGORY
 from .shown import spread, temporary
 
 
@@ -28,7 +29,7 @@ class CompareQuality(io.ComfyNode):
         return io.Schema(
             node_id="AccelCompareQuality",
             display_name="Compare Quality",
-            category="model/acceleration",
+            category=CATEGORY,
             description="Compares accelerated pictures or video frames with the same ones sampled "
             "in full: in words, under a slider, by PSNR and SSIM, and as a map of the differences. "
             "With a minimum set, tells an automated graph whether the quality is accepted.",

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..acceleration import host
 from ..acceleration.profiling.profiler import MODES, ProfileSettings
+from .shared_inputs import CATEGORY
 
 
 class ProfileSampling(io.ComfyNode):
@@ -19,7 +20,7 @@ class ProfileSampling(io.ComfyNode):
         return io.Schema(
             node_id="AccelProfile",
             display_name="Profile Sampling",
-            category="model/acceleration",
+            category=CATEGORY,
             description=(
                 "Records some evaluations of the next sampling runs with PyTorch's profiler, "
                 "writes a trace for Perfetto into the output folder, and tells where the time "

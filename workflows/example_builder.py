@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,6 +95,14 @@ class Graph:
         color = ACCENT_GROUP if accent else GROUP_COLOR
         self.groups.append(Group(title, color, width, below))
         yield
+
+    def offer(self, models: Iterable[Mapping[str, str]]) -> None:
+        """Say on the nodes that load files where these come from."""
+        for node in self.nodes:
+            values = node.saved.get("widgets_values", [])
+            named = [dict(model) for model in models if model["name"] in values]
+            if named:
+                node.saved["properties"]["models"] = named
 
     def note(self, text: str, height: int) -> None:
         """A Markdown note, which runs nothing."""

@@ -65,13 +65,16 @@ class CachingAttachment(RunLever):
         self.resolved = resolved
         self.second = second
         self.replaced: str | None = None
-        self._live = LiveNode(node_id) if node_id is not None else None
-        super().__init__()
+        super().__init__(LiveNode(node_id) if node_id is not None else None)
 
     @property
     def name(self) -> str:
         """The technique's name."""
         return self.technique.name
+
+    @property
+    def title(self) -> str:
+        return self.technique.title
 
     @property
     def settings(self) -> Any:
@@ -128,7 +131,7 @@ class CachingAttachment(RunLever):
             network_of(patcher),
             (window[0], window[1]),
             HostMemory(patcher, expected_branches(guider)),
-            self._live.listener() if self._live is not None else None,
+            self.shown.listener() if self.shown is not None else None,
         )
         if "easycache" in patcher.model_options.get("transformer_options", {}):
             run.run_plainly(OTHER_CACHE)

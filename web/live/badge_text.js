@@ -32,7 +32,7 @@ export function replaces(earlier, later, mode) {
 export function badgeText(run, mode, isReplaced) {
   if (!run || run.outcome === "running") return "";
   if (mode === MUTED || mode === BYPASSED) return "off";
-  if (isReplaced()) return "replaced";
+  if (run.outcome === "replaced" || isReplaced()) return "replaced";
   if (!run.skipped) return "off";
   const { seconds, seconds_saved: saved } = run;
   return saved !== null && saved > 0 && seconds > 0

@@ -12,20 +12,32 @@ export function shownGraph() {
 }
 
 /**
- * The node that an execution id such as "12:5" (node 5 inside subgraph node 12) stands for.
+ * The node that an execution id such as "12:5" (node 5 inside subgraph node 12) stands for, behind
+ * the subgraph nodes that it is in; empty where there is none.
+ * @param {string} id
+ * @returns {GraphNode[]}
+ */
+export function chainOf(id) {
+  /** @type {import("./types").Graph | undefined} */
+  let graph = shownGraph();
+  const chain = [];
+  for (const part of id.split(":")) {
+    /** @type {GraphNode | null | undefined} */
+    const node = graph?.getNodeById(/^\d+$/.test(part) ? Number(part) : part);
+    if (!node) return [];
+    chain.push(node);
+    graph = node.subgraph;
+  }
+  return chain;
+}
+
+/**
+ * The node itself.
  * @param {string} id
  * @returns {GraphNode | undefined}
  */
 export function find(id) {
-  /** @type {import("./types").Graph | undefined} */
-  let graph = shownGraph();
-  /** @type {GraphNode | null | undefined} */
-  let node;
-  for (const part of id.split(":")) {
-    node = graph?.getNodeById(/^\d+$/.test(part) ? Number(part) : part);
-    graph = node?.subgraph;
-  }
-  return node ?? undefined;
+  return chainOf(id).at(-1);
 }
 
 /**

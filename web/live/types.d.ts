@@ -33,7 +33,7 @@ export interface Progress {
   /** None for a run in which the node had nothing to skip. */
   rows: Row[];
   reasons: string[];
-  outcome: "running" | "finished" | "interrupted";
+  outcome: "running" | "finished" | "interrupted" | "replaced" | "switched off" | "refused";
   sentence: string;
 }
 
@@ -99,10 +99,14 @@ export interface GraphNode {
   type: string;
   comfyClass?: string;
   constructor: { comfyClass?: string };
-  /** 0 always, 2 muted, 4 bypassed. */
+  /** 0 runs, 2 is muted, 4 is bypassed. */
   mode?: number;
-  graph?: Graph;
+  pos: [number, number];
+  size: [number, number];
+  graph?: Graph | null;
   badges?: (Badge | (() => Badge))[];
+  setSize(size: [number, number]): void;
+  onSerialize?(data: { size?: [number, number] }): void;
   subgraph?: Graph;
   widgets?: Widget[];
   inputs?: { type: string }[];
@@ -144,10 +148,14 @@ export interface Graph {
   beforeChange?(): void;
   afterChange?(): void;
   trigger?(action: string, parameter: unknown): void;
+  _nodes: GraphNode[];
   getNodeById(id: number | string): GraphNode | null | undefined;
 }
 
 declare global {
+  interface Window {
+    LiteGraph: { NODE_TITLE_HEIGHT: number };
+  }
   interface App {
     /** The workflow's outermost graph. */
     rootGraph?: Graph;
@@ -158,7 +166,7 @@ declare global {
       setDirty?(foreground: boolean, background?: boolean): void;
     };
     extensionManager?: {
-      setting?: { get(id: string): unknown };
+      setting?: { get(id: string): string | undefined };
       toast?: {
         add(message: { severity: string; summary: string; detail: string; life: number }): void;
       };
