@@ -11,6 +11,7 @@ from .calibrations import (
 )
 from .config_files import (
     choices,
+    configuration_text,
     fingerprint,
     full_name,
     load_configuration,
@@ -41,6 +42,7 @@ __all__ = [
     "calibration_file",
     "checkpoint_identity",
     "choices",
+    "configuration_text",
     "device_here",
     "fingerprint",
     "full_name",

@@ -44,19 +44,22 @@ class LiveNode:
         self._prompt: str | None = None
         self._runs = 0
 
-    def tell(self, report: RunReport) -> None:
-        """Show what there is to say of a run that the node has no part in."""
-        Guarded(self.listener()).ended(report)
+    def tell(self, report: RunReport, counts: dict[str, int] | None = None) -> None:
+        """Show what there is to say of a run whose evaluations are not this node's.
 
-    def listener(self) -> Listener | None:
+        ``counts`` are drawn as bars, by their names.
+        """
+        Guarded(self.listener(counts)).ended(report)
+
+    def listener(self, counts: dict[str, int] | None = None) -> Listener | None:
         """For the run that begins now; None when nobody is there to be told."""
         try:
-            return self._listener()
+            return self._listener(counts or {})
         except Exception:
             log.warning("There is no live report of this run.", exc_info=True)
             return None
 
-    def _listener(self) -> Listener | None:
+    def _listener(self, counts: dict[str, int]) -> Listener | None:
         server = running_server()
         if server is None or server.client_id is None:
             return None
@@ -64,7 +67,7 @@ class LiveNode:
         if heading["prompt_id"] != self._prompt:
             self._prompt, self._runs = heading["prompt_id"], 0
         self._runs += 1
-        return LiveRun(server, {**heading, "run": self._runs})
+        return LiveRun(server, {**heading, "run": self._runs, "counts": counts})
 
     def send(self, event: str, data: dict[str, Any]) -> None:
         """Tell the client that queued the prompt something else of this node; never an error."""

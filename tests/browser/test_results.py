@@ -49,6 +49,7 @@ def test_the_report_shows_its_text_and_plot(seen: Any) -> None:
 def test_save_config_says_where_the_file_is(seen: Any) -> None:
     node = seen["nodes"]["AccelSaveConfig"]
     assert "user/acceleration" in node["first"]
+    assert "residual_diff_threshold: 0.24" in node["text"], "the file's content"
 
 
 def test_all_of_it_can_be_seen(seen: Any) -> None:

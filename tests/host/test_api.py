@@ -24,7 +24,7 @@ DOCUMENT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 PROGRESS, PRESETS = "dit_acceleration.progress", "dit_acceleration.presets"
 STEPS = 12
 MOST_LINES = 30
-KINDS = {"int": int, "float": float, "str": str, "list": list, "null": type(None)}
+KINDS = {"int": int, "float": float, "str": str, "list": list, "dict": dict, "null": type(None)}
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,25 @@ def test_after_a_run_the_plan_of_each_preset_is_told(
     assert last["computed"] == pytest.approx(rows["fast"]["computed"], abs=1)
     asked = {"steps": STEPS, "skipped_cost": told["skipped_cost"]}
     assert server.post("/dit_acceleration/presets/outlook", asked)["presets"] == told["presets"]
+
+
+def test_attention_backend_shows_who_computed_how_many_calls(
+    server: Server, client: LiveClient, workflow: Workflow
+) -> None:
+    graph = graph_of(workflow, 84, "off")
+    mode = graph[workflow.apply]["inputs"]
+    graph["attention"] = {
+        "class_type": "AccelAttentionBackend",
+        "inputs": {"model": mode["model"], "backend": "sdpa_math"},
+    }
+    mode["model"] = ["attention", 0]
+    server.run(graph)
+    client.wait(lambda: any(event["node"] == "attention" for event in client.of(PROGRESS)))
+    last = [event for event in client.of(PROGRESS) if event["node"] == "attention"][-1]
+    assert last["outcome"] == "finished" and last["steps"] == STEPS and last["rows"] == []
+    assert last["technique"] == "Attention Backend (sdpa_math)"
+    calls = sum(last["counts"].values())
+    assert calls > STEPS and f"of {calls} calls sdpa_math {calls}" in last["sentence"]
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ export class Panel {
     this.content.replaceChildren(
       this.heading(progress),
       ...strip,
+      ...bars(progress),
       ...(said ? [part("sentence", said)] : []),
     );
     this.content.title = said;
@@ -229,6 +230,21 @@ function legend(progress) {
     line.append(entry);
   }
   return line;
+}
+
+/**
+ * A bar for each of what was counted, the longest for the most.
+ * @param {Progress} progress
+ */
+function bars({ counts = {} }) {
+  const most = Math.max(...Object.values(counts));
+  return Object.entries(counts).map(([name, count]) => {
+    const line = part("count");
+    const bar = part("bar dit-live-computed");
+    bar.style.width = `${(100 * count) / most}%`;
+    line.append(part("branch", name), bar, part("place", String(count)));
+    return line;
+  });
 }
 
 /** @param {Progress} progress */

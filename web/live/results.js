@@ -15,6 +15,7 @@ import { addStyle } from "./style.js";
 /**
  * @typedef {{
  *   text?: string[],
+ *   lines?: string[],
  *   a_images?: SavedFile[],
  *   b_images?: SavedFile[],
  *   drawings?: SavedFile[],
@@ -104,7 +105,8 @@ function show(node, output) {
   const text = output.text?.[0];
   if (!text) return;
   const [first, ...rest] = text.split("\n");
-  const more = rest.length ? [part("lines", rest.join("\n"))] : [];
+  const lines = [...rest, ...(output.lines ?? [])].join("\n").trimEnd();
+  const more = lines ? [part("lines", lines)] : [];
   const shown = [part("result", first), ...pictures(output), ...more, ...drawings(output)];
   placeOn(node).replaceChildren(...shown);
 }

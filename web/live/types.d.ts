@@ -33,6 +33,8 @@ export interface Progress {
   /** None for a run in which the node had nothing to skip. */
   rows: Row[];
   reasons: string[];
+  /** What is drawn as bars, by its name. */
+  counts?: Record<string, number>;
   outcome: "running" | "finished" | "interrupted" | "replaced" | "switched off" | "refused";
   sentence: string;
 }
