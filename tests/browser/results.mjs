@@ -29,18 +29,39 @@ function place() {
     const link = graph.links.get(save.inputs[0].link);
     graph.getNodeById(link.origin_id).connect(link.origin_slot, compare, slot);
   }
-  caching.connect(0, add("AccelSaveConfig", 900), 0);
+  caching.connect(0, add("AccelSaveConfig", 1000), 0);
+  const attention = add("AccelAttentionBackend", 1400);
+  const calibrate = add("AccelCalibrateTeaCache", 1900);
+  const [loader] = graph.findNodesByType("UNETLoader");
+  loader.connect(0, calibrate, "model");
+  loader.connect(0, attention, 0);
+  attention.connect(0, caching, 0);
+  const [sampler] = graph.findNodesByType("KSampler");
+  for (const name of ["positive", "negative", "latent_image"]) {
+    const { link } = sampler.inputs.find((input) => input.name === name);
+    const { origin_id, origin_slot } = graph.links.get(link);
+    graph.getNodeById(origin_id).connect(origin_slot, calibrate, name);
+  }
+  attention.widgets.find((widget) => widget.name === "backend").value = "sdpa_math";
+  calibrate.widgets.find((widget) => widget.name === "steps").value = 20;
   for (const sampler of graph.findNodesByType("KSampler")) {
     for (const widget of sampler.widgets) if (widget.name === "steps") widget.value = 12;
   }
-  const shown = ["AccelCompareQuality", "AccelSaveConfig", "AccelReport"];
+  const shown = [
+    "AccelCompareQuality",
+    "AccelSaveConfig",
+    "AccelReport",
+    "AccelCalibrateTeaCache",
+    "AccelAttentionBackend",
+  ];
   return Object.fromEntries(shown.map((type) => [type, graph.findNodesByType(type)[0].id]));
 }
 
 /** What a node shows: words, the slider's pictures, and pictures of the front end. */
 function read(id) {
   const node = window.app.canvas.graph.getNodeById(id);
-  const widget = node.widgets?.find((one) => one.name === "dit_acceleration_result");
+  const names = ["dit_acceleration_result", "dit_acceleration_live"];
+  const widget = node.widgets?.find((one) => names.includes(one.name));
   const content = widget?.element?.querySelector(".dit-live-content");
   return {
     first: content?.querySelector(".dit-live-result")?.textContent ?? null,
@@ -48,10 +69,18 @@ function read(id) {
     slider: [...(content?.querySelectorAll(".dit-slider-medium") ?? [])].map(
       (image) => image.naturalWidth,
     ),
+    bars: [...(content?.querySelectorAll(".dit-live-count") ?? [])].map((bar) => bar.innerText),
     values: node.serialize().widgets_values,
     drawings: [...(content?.querySelectorAll(".dit-live-drawing") ?? [])].map(
       (image) => image.naturalWidth,
     ),
+    // How far the panel ends below the node, on the page.
+    below: content
+      ? Math.max(
+          0,
+          Math.round(content.getBoundingClientRect().bottom - window.nodeBottom(node)),
+        )
+      : null,
     hidden: content
       ? Math.max(
           0,
@@ -78,6 +107,13 @@ await page.evaluate((seed) => {
   for (const sampler of window.app.canvas.graph.findNodesByType("KSampler")) {
     for (const widget of sampler.widgets) if (widget.name === "seed") widget.value = seed;
   }
+  window.nodeBottom = (node) => {
+    const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
+    if (drawn) return drawn.getBoundingClientRect().bottom;
+    const { canvas } = window.app;
+    const top = canvas.canvas.getBoundingClientRect().y;
+    return top + (node.pos[1] + node.size[1] + canvas.ds.offset[1]) * canvas.ds.scale;
+  };
   window.ended = 0;
   window.app.api.addEventListener("execution_success", () => (window.ended += 1));
 }, seed);

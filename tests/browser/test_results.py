@@ -53,8 +53,22 @@ def test_save_config_says_where_the_file_is(seen: Any) -> None:
 
 
 def test_all_of_it_can_be_seen(seen: Any) -> None:
-    assert [node["hidden"] for node in seen["nodes"].values()] == [0, 0, 0]
+    assert [node["hidden"] for node in seen["nodes"].values()] == [0] * 5
+    assert [node["below"] for node in seen["nodes"].values()] == [0] * 5
     assert all(width > 0 for node in seen["nodes"].values() for width in node["drawings"])
+
+
+def test_calibrate_shows_what_it_measured_and_the_fit(seen: Any) -> None:
+    node = seen["nodes"]["AccelCalibrateTeaCache"]
+    assert node["first"].startswith("TeaCache coefficients for this") and node["drawings"] == [720]
+    assert "rel_l1_thresh" in node["text"]
+
+
+def test_attention_backend_shows_who_computed_how_many_calls(seen: Any) -> None:
+    node = seen["nodes"]["AccelAttentionBackend"]
+    assert "Attention Backend (sdpa_math)" in node["text"]
+    (bar,) = node["bars"]
+    assert bar.split()[0] == "sdpa_math" and int(bar.split()[-1]) > 12
 
 
 def test_nothing_of_it_is_in_the_workflow_or_the_prompt(seen: Any) -> None:

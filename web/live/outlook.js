@@ -6,7 +6,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { addFrame, part } from "./frame.js";
+import { Frame, part } from "./frame.js";
 import { find, kindOf, shownGraph, stepsBehind } from "./graph.js";
 import { cells, together } from "./preset_rows.js";
 
@@ -23,7 +23,7 @@ const USUAL_STEPS = 28;
 
 /** @type {WeakMap<GraphNode, Outlook>} What the last run of a node has told. */
 const told = new WeakMap();
-/** @type {WeakMap<GraphNode, HTMLElement>} */
+/** @type {WeakMap<GraphNode, Frame>} */
 const places = new WeakMap();
 
 /**
@@ -52,7 +52,7 @@ async function look(node) {
 
 /** @param {GraphNode} node */
 async function draw(node) {
-  const place = places.get(node);
+  const place = places.get(node)?.content;
   if (!place) return;
   const { rows, measured, sentence } = await look(node);
   const chosen = node.widgets?.find((widget) => widget.name === "approximation")?.value;
@@ -79,13 +79,12 @@ function headOf(name) {
 function toggle(node) {
   const place = places.get(node);
   if (place) {
-    const widget = node.widgets?.find((one) => one.name === "dit_acceleration_presets");
-    if (widget) node.removeWidget?.(widget);
+    place.remove();
     places.delete(node);
     return;
   }
   const wheel = /** @param {WheelEvent} event */ (event) => app.canvas?.processMouseWheel?.(event);
-  places.set(node, addFrame(node, "dit_acceleration_presets", wheel));
+  places.set(node, new Frame(node, "dit_acceleration_presets", wheel));
   void draw(node);
 }
 

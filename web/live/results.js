@@ -5,7 +5,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { addFrame, part } from "./frame.js";
+import { Frame, part } from "./frame.js";
 import { kindOf } from "./graph.js";
 import { sliderOf } from "./slider.js";
 import { addStyle } from "./style.js";
@@ -32,7 +32,7 @@ const places = new WeakMap();
 function placeOn(node) {
   let place = places.get(node);
   if (!place) {
-    place = addFrame(node, WIDGET, (event) => app.canvas?.processMouseWheel?.(event));
+    place = new Frame(node, WIDGET, (event) => app.canvas?.processMouseWheel?.(event)).content;
     places.set(node, place);
   }
   return place;
