@@ -112,6 +112,28 @@ def test_rows_are_dealt_out(flux: Any, how: str, batch: int, cfg: float, shared:
     assert all((rank.sent == 0) == ("rows" in shared) for rank in report.ranks)
 
 
+@pytest.mark.parametrize(("file", "latent"), [("flux", (16, 16, 16)), ("wan", (16, 5, 12, 12))])
+def test_a_file_of_the_hosts_own_loader(file: str, latent: Any) -> None:
+    import comfy.sd
+
+    path = (
+        Path(TESTS).parent / "workflows" / "demo" / "models" / f"dit_accel_demo_{file}.safetensors"
+    )
+    model = comfy.sd.load_diffusion_model(str(path))
+    network = model.model.diffusion_model
+    text = getattr(network, "txt_in", None) or network.text_embedding[0]
+    generator = torch.Generator().manual_seed(1)
+    prompt = [torch.randn(1, 5, text.in_features, generator=generator), {}]
+    if file == "flux":
+        prompt[1]["pooled_output"] = torch.randn(1, network.vector_in.in_layer.in_features)
+    options: dict[str, Any] = {"steps": 2, "latent": latent, "positive": [prompt]}
+    want = sample(model, file, **options)
+    far = split(model, split="sequence")
+    assert difference(sample(far, file, **options), want) <= CLOSE
+    weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    assert [rank.weights for rank in split_report(far).ranks] == [weights] * 2
+
+
 def test_a_model_that_cannot_be_split_along_tokens_has_its_rows_dealt_out() -> None:
     model = tiny("aura_flow")
     with pytest.raises(AccelerationError, match=r"AuraFlow.*not described"):
