@@ -297,7 +297,9 @@ def test_after_run_release_ends_the_processes(flux: Any) -> None:
 
 
 DRIVER = """
-import conftest, sys, time
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import conftest
 from split_factory import tiny
 from tiny_models import sample
 from dit_acceleration_pack.acceleration import host
@@ -305,18 +307,18 @@ from dit_acceleration_pack.acceleration.settings.parallel import ParallelSetting
 far = host.attach_split(tiny("flux"), ParallelSettings(gpus=2))
 sample(far, "flux", steps=1)
 print("sampled", flush=True)
-if sys.argv[1] == "wait":
+if sys.argv[2] == "wait":
     time.sleep(600)
 """
 
 
-def processes_with(mark: str) -> list[int]:
-    """Processes in whose environment a word stands."""
+def processes_in(folder: Path) -> list[int]:
+    """Processes that were started in a folder. (Ray's write over their environment.)"""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if mark.encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
+            if (process / "cwd").readlink() == folder:
+                found.append(int(process.name))
         except OSError:
             continue
     return found
@@ -324,17 +326,14 @@ def processes_with(mark: str) -> list[int]:
 
 @pytest.mark.whole
 @pytest.mark.parametrize("how", ["ends", "wait"])
-def test_no_process_is_left_when_the_host_ends_or_is_killed(how: str) -> None:
-    mark = f"SPLIT_TESTS_MARK_{os.getpid()}_{how}"
-    environment = {**os.environ, mark: "1"}
-    driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, how], cwd=TESTS, env=environment, stdout=subprocess.PIPE
-    )
+def test_no_process_is_left_when_the_host_ends_or_is_killed(how: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DRIVER, TESTS, how]
+    driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE)
     assert driver.stdout is not None
     said = iter(driver.stdout.readline, b"")
     assert any(line.strip() == b"sampled" for line in said)
     if how == "wait":
-        assert len(processes_with(mark)) > 2
+        assert len(processes_in(tmp_path)) > 4
         driver.kill()
     driver.wait(60)
-    until(lambda: not processes_with(mark))
+    until(lambda: not processes_in(tmp_path), 60)
