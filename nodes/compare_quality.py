@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..acceleration import host
 from ..acceleration.plots import as_image_batch, comparison_plot
 from ..acceleration.quality.metrics import compare, heat_map, pictures_of
+from .shared_inputs import CATEGORY
 
 
 class CompareQuality(io.ComfyNode):
@@ -21,11 +22,11 @@ class CompareQuality(io.ComfyNode):
         return io.Schema(
             node_id="AccelCompareQuality",
             display_name="Compare Quality",
-            category="model/acceleration",
+            category=CATEGORY,
             description="Compares accelerated pictures or video frames with the same ones sampled "
             "in full: PSNR, SSIM, LPIPS where it is installed, and a map of the differences. "
             "With a minimum set, tells an automated graph whether the quality is accepted.",
-            search_aliases=["psnr", "ssim", "lpips", "difference", "a/b"],
+            search_aliases=["psnr", "ssim", "lpips", "difference", "a/b", "compare", "quality"],
             inputs=[
                 io.MultiType.Input(
                     "baseline",

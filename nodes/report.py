@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..acceleration import host
 from ..acceleration.plots import as_image_batch, message_plot, quantize_plot, run_plot
-from .shared_inputs import node_id
+from .shared_inputs import CATEGORY, node_id
 
 NO_ACCELERATION = "This MODEL has no acceleration node before it."
 NOT_SAMPLED = "This MODEL has not been sampled yet: connect `after` to what comes after sampling."
@@ -24,7 +24,7 @@ class AccelerationReport(io.ComfyNode):
         return io.Schema(
             node_id="AccelReport",
             display_name="Acceleration Report",
-            category="model/acceleration",
+            category=CATEGORY,
             description="Tells what the last sampling run of this model computed, skipped and "
             "saved, and why.",
             search_aliases=["cache report", "skipped steps"],

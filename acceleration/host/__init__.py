@@ -1,9 +1,22 @@
 """The only room that imports ComfyUI: its patch points, its model objects, its memory."""
 
-from .attention import ATTENTION_KEY, attach_attention
+from .attention import ATTENTION_KEY, attach_attention, device_here
 from .caching import KEY, attach, branch_key, last_report
-from .calibrations import calibrated_fit, calibration_file, checkpoint_identity, save_calibration
-from .config_files import choices, fingerprint, load_configuration, save_configuration, settings_of
+from .calibrations import (
+    calibrated_fit,
+    calibration_file,
+    checkpoint_identity,
+    save_calibration,
+    stored_calibration,
+)
+from .config_files import (
+    choices,
+    fingerprint,
+    full_name,
+    load_configuration,
+    save_configuration,
+    settings_of,
+)
 from .far import SPLIT_KEY
 from .levers import Lever, LeverReport, lever_of, levers_of, nearest_sampler, put
 from .model import network_of, progress, sample, sampler_choices, sampler_name, structure_of
@@ -33,7 +46,9 @@ __all__ = [
     "calibration_file",
     "checkpoint_identity",
     "choices",
+    "device_here",
     "fingerprint",
+    "full_name",
     "last_report",
     "lever_of",
     "levers_of",
@@ -49,5 +64,6 @@ __all__ = [
     "save_calibration",
     "save_configuration",
     "settings_of",
+    "stored_calibration",
     "structure_of",
 ]

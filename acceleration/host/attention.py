@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from ..attention import AttentionReport, AttentionRun, AttentionSettings, class_of
+from ..attention.device import DeviceFacts, facts_of
+from ..errors import AccelerationError
 from ..sampling.gates import untraced
 from ..settings.sections import Resolved
 from . import prefetch, remembered
 from .far_levers import FarAttention, split_of
 from .levers import lever_of, put
-from .live_report import send_text
+from .live_report import LiveNode, send_text
 from .stages import sampler_sigma
 from .wrapping import ModelCall, RunLever, Sampling, step_in, step_out
 
@@ -37,7 +39,10 @@ def override(function: Any, *args: Any, **kwargs: Any) -> Any:
     run: AttentionRun | None = (kwargs.get("transformer_options") or {}).get(ATTENTION_KEY)
     if run is None:
         return function(*args, **kwargs)
-    return run.attend(function, args, kwargs)
+    try:
+        return run.attend(function, args, kwargs)
+    except AccelerationError as error:
+        raise error.of(NAME) from None
 
 
 class AttentionAttachment(RunLever):
@@ -56,7 +61,7 @@ class AttentionAttachment(RunLever):
         self.resolved = resolved
         self.replaced: str | None = None
         self.node_id = node_id
-        super().__init__()
+        super().__init__(LiveNode(node_id) if node_id is not None else None)
 
     @property
     def changes_pictures(self) -> bool:
@@ -203,6 +208,17 @@ def attach_attention(
         When the input is no MODEL, or the backend's package is not installed.
     """
     return put(model, ATTENTION_KEY, AttentionAttachment(settings, node_id, resolved))
+
+
+def device_here() -> DeviceFacts | None:
+    """Where the host computes, None where it does not say."""
+    import comfy.model_management
+
+    try:
+        return facts_of(comfy.model_management.get_torch_device())
+    except Exception:
+        log.debug("The host's device is not known.", exc_info=True)
+        return None
 
 
 def choices_file() -> Path:

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from ..report import EvaluationRecord, RunReport
-from ..sampling.listener import Listener, Look, Strip
+from ..sampling.listener import Guarded, Listener, Look, Strip
 
 log = logging.getLogger("dit_acceleration")
 
@@ -39,6 +39,10 @@ class LiveNode:
         self.node_id = str(node_id)
         self._prompt: str | None = None
         self._runs = 0
+
+    def tell(self, report: RunReport) -> None:
+        """Show what there is to say of a run that the node has no part in."""
+        Guarded(self.listener()).ended(report)
 
     def listener(self) -> Listener | None:
         """For the run that begins now; None when nobody is there to be told."""

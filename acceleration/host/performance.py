@@ -47,11 +47,12 @@ class PerformanceAttachment(RunLever):
     ) -> None:
         self.settings = settings
         self.left = left
-        self._live = LiveNode(node_id) if node_id is not None else None
         self.resolved: Resolved | None = None
         self.attention: Lever | None = None
         """The attention lever that this mode put on the model."""
-        super().__init__()
+        self.kept: Lever | None = None
+        """The caching lever that another node had set before."""
+        super().__init__(LiveNode(node_id) if node_id is not None else None)
         self._compile: Callable[..., Any] | None = None
         self._weights = ""
 
@@ -100,10 +101,10 @@ class PerformanceAttachment(RunLever):
         report.came_from(self.resolved)
         # When the run is planned, caching tells the node of every evaluation.
         planned = isinstance(getattr(lever_of(patcher, KEY), "technique", None), Planned)
-        live = None if planned or self._live is None else self._live.listener()
+        live = None if planned or self.shown is None else self.shown.listener()
         plain = RunReport(report.title(), steps=steps)
         compiled = self._compiled(patcher) if compiling.compiles(verdict) else None
-        return ModeRun(report, verdict, wrappers, compiled, plain, Guarded(live))
+        return ModeRun(report, patcher, verdict, wrappers, compiled, plain, Guarded(live))
 
     def _put_in(self, run: ModeRun, options: dict[str, Any]) -> None:
         if run.compiled is not None:
@@ -116,7 +117,7 @@ class PerformanceAttachment(RunLever):
 
     def _close(self, run: ModeRun, finished: bool) -> None:
         report, plain = run.report, run.plain
-        report.decisions = self._decisions(run.verdict)
+        report.decisions = self._decisions(run.patcher, run.verdict)
         plain.explanation = report.decided()
         report.outcome = plain.outcome = "finished" if finished else "interrupted"
         run.live.ended(plain)
@@ -145,12 +146,28 @@ class PerformanceAttachment(RunLever):
             self._compile = other.get_wrappers(WrappersMP.APPLY_MODEL, COMPILE_KEY)[0]
         return self._compile
 
-    def _decisions(self, verdict: str) -> dict[str, str]:
+    def _decisions(self, patcher: Any, verdict: str) -> dict[str, str]:
         if self.settings.mode == "manual":
             found = {"weights": "manual, left to ComfyUI"}
         else:
             found = {"weights": self._weights, "compile": verdict}
-        return {lever: why for lever, why in (found | self.left).items() if why}
+        # What people ask first: does it skip anything?
+        found = self.left | {"approximation": self._approximation(patcher)} | found
+        order = sorted(found, key=lambda lever: lever != "approximation")
+        return {lever: found[lever] for lever in order if found[lever]}
+
+    def _approximation(self, patcher: Any) -> str:
+        """What became of the choice; a node behind this one may have taken its place."""
+        asked, lever = self.settings.approximation, lever_of(patcher, KEY)
+        if lever is not None and lever is not self.kept and not _is_ours(lever, self):
+            return (
+                f"{asked} gave way to {lever.name}, which comes after it on this model: keep one "
+                "of the two"
+            )
+        if "approximation" in self.left:
+            return self.left["approximation"]
+        times = f", {self.settings.target_speedup:g} times asked for"
+        return asked + (times if asked == "target" else "")
 
 
 @dataclass
@@ -158,6 +175,8 @@ class ModeRun:
     """What a performance mode does for the length of one run."""
 
     report: PerformanceReport
+    patcher: Any
+    """The MODEL that is sampled."""
     verdict: str
     """Whether to compile, and why."""
     wrappers: dict[str, Any]
@@ -205,11 +224,11 @@ def attach_performance(
     """
     require_model(model, NAME)
     left: dict[str, str] = {}
-    before = _theirs(model, ATTENTION_KEY)
+    before, kept = _theirs(model, ATTENTION_KEY), _theirs(model, KEY)
     model = _with_attention(model, settings, left)
     model = _with_approximation(model, settings, node_id, left)
     lever = PerformanceAttachment(settings, left, node_id)
-    lever.resolved = resolved
+    lever.resolved, lever.kept = resolved, kept
     lever.attention = lever_of(model, ATTENTION_KEY) if before is None else None
     return put(model, PERFORMANCE_KEY, lever)
 
@@ -255,9 +274,6 @@ def _with_approximation(
     )
     patched = attach(model, technique, node_id)
     lever = lever_of(patched, KEY)
-    left["approximation"] = (
-        "locked by the operator of this server"
-        if isinstance(lever, SwitchedOff)
-        else f"{settings.approximation}, planned for {settings.speedup:g} times the speed"
-    )
+    if isinstance(lever, SwitchedOff):
+        left["approximation"] = f"off, {lever.why}"
     return patched

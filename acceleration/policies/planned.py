@@ -14,12 +14,10 @@ from ..errors import AccelerationError
 from ..families import Structure
 from ..report import RunReport
 from ..settings.caching import CachingSettings
-from .base import Decision, Policy, RunInfo, Seen
+from .base import FAST_ALREADY, FEWEST_STEPS, Decision, Policy, RunInfo, Seen, adds_noise
 from .cost import FIRST_BLOCKS
 from .plan import EvaluationPlan, step_lengths
 
-FEWEST_STEPS = 8
-"""Below this a preset skips nothing: a few-step model changes too much from step to step."""
 FEWEST_COMPUTED = 5
 """A preset computes at least as many steps: below, fewer steps are about as good."""
 USUAL_STEPS = 28
@@ -32,6 +30,10 @@ MOST_RISING = 1.6
 """A run that adds noise is planned for no more: plans know falling schedules only. On the FLUX demo
 taken back to noise in 28 steps, 1.6 is 10 dB nearer than plain sampling with as many steps and 2.1
 is 1.5 dB farther."""
+
+PICTURES_SUFFER = 3.0
+"""Above so many times the speed a target costs more than most pictures bear
+(``benchmarks/target.py``)."""
 
 
 def share_for(speedup: float, cost: float) -> float:
@@ -47,9 +49,10 @@ class PlannedPolicy(Policy):
 
     first_blocks = FIRST_BLOCKS
 
-    def __init__(self, info: RunInfo, share: float) -> None:
+    def __init__(self, info: RunInfo, share: float, advice: str) -> None:
         self._info = info
         self._share = share
+        self._advice = advice
         self._plan: EvaluationPlan | None = None
         self._computed_step: int | None = None
         # No plan leaves gaps as long as this; only branches that pause do.
@@ -76,6 +79,9 @@ class PlannedPolicy(Policy):
         if self._plan is not None:
             self._plan.spent()
 
+    def advise(self, report: RunReport) -> str | None:
+        return self._advice or None
+
     def explain(self, report: RunReport) -> str | None:
         if self._share >= 1.0:
             return "the plan computes every evaluation"
@@ -97,6 +103,7 @@ class Planned:
     """
 
     name = "Performance Mode"
+    title = "Performance Mode"
     changes_pictures = True
 
     def __init__(
@@ -139,25 +146,12 @@ class Planned:
     def notices(self, info: RunInfo) -> list[str]:
         steps = info.schedule.steps
         if self._too_short(info):
-            return [
-                f"{steps} steps are too few to skip any without harm, so {self.label} computes "
-                "everything; a few-step model is fast already"
-            ]
-        cost, share, speedup = info.skipped_cost, self._share(info), self._speedup(info)
+            return []
+        share = self._share(info)
         found = [
-            f"{self.label} plans to compute {share * steps:.1f} of {steps} steps for about "
-            f"{speedup:.3g} times the speed (a skipped one costs {cost:.0%} of a computed one)"
+            f"{self.label} plans to compute {share * steps:.1f} of {steps} steps (a skipped one "
+            f"costs {info.skipped_cost:.0%} of a computed one)"
         ]
-        if speedup < self.speedup_at(steps):
-            found.append(
-                f"this schedule adds noise, which plans do not know yet: {speedup:g} times the "
-                f"speed is planned instead of {self.speedup_at(steps):.3g}"
-            )
-        if share > share_for(speedup, cost):
-            found.append(
-                f"{speedup:.3g} times is more than {steps} steps of this model give; at least "
-                f"{share * steps:.0f} are computed"
-            )
         beyond = sum(map(info.schedule.is_beyond, range(steps)))
         if beyond:
             found.append(
@@ -166,8 +160,39 @@ class Planned:
             )
         return found
 
+    def advice(self, info: RunInfo) -> str:
+        """What this run cannot give, and what would; empty where there is nothing to say."""
+        steps, sampler = info.schedule.steps, info.sampler
+        if self._too_short(info):
+            return f"{steps} steps are too few to skip any: {FAST_ALREADY}"
+        found = []
+        cost, share, speedup = info.skipped_cost, self._share(info), self._speedup(info)
+        if share > share_for(speedup, cost):
+            most = 1.0 / (share + (1.0 - share) * cost)
+            found.append(
+                f"{self.label} asks for {speedup:.3g} times, and {steps} steps of this model give "
+                f"{most:.2g} at most"
+            )
+        if self.strict and speedup > PICTURES_SUFFER:
+            found.append(
+                f"pictures suffer above {PICTURES_SUFFER:g} times: a target_speedup of 2 to 3 "
+                "keeps them nearer"
+            )
+        if speedup < self.speedup_at(steps):
+            found.append(
+                f"this schedule adds noise, which plans do not know yet: {speedup:g} times is "
+                f"planned instead of {self.speedup_at(steps):.3g}, and a schedule that only falls "
+                "gains more"
+            )
+        if adds_noise(sampler):
+            found.append(
+                f"the sampler {sampler} adds fresh noise in every step, so forecasts are farther "
+                "off: euler, heun, dpmpp_2m or res_multistep keep the picture nearer"
+            )
+        return "; ".join(found)
+
     def open(self, info: RunInfo) -> PlannedPolicy:
-        return PlannedPolicy(info, self._share(info))
+        return PlannedPolicy(info, self._share(info), self.advice(info))
 
     def describe(self) -> dict[str, object]:
         return {

@@ -116,7 +116,8 @@ export class Front {
     await this.page.getByTestId(/^template-workflow-/).first().waitFor();
     const search = this.page.getByPlaceholder("Search").last();
     await search.fill(name);
-    await this.page.getByTestId(`template-workflow-${name}`).click();
+    // Another copy of the pack may lie in the same ComfyUI.
+    await this.page.getByTestId(`template-workflow-${name}`).last().click();
   }
 
   /** Run a command of the front end. */

@@ -92,8 +92,8 @@ def test_archive_holds_what_runs_and_nothing_else(packed: list[Path]) -> None:
         "nodes/__init__.py",
         "acceleration/__init__.py",
         "web/docs/AccelApplyCacheDiT.md",
-        "workflows/flux_dev.json",
-        "workflows/flux_dev.jpg",
+        "workflows/FLUX.1 dev, text to image.json",
+        "workflows/FLUX.1 dev, text to image.jpg",
         "locales/en/nodeDefs.json",
         "subgraphs/Accelerate (preset).json",
     ):

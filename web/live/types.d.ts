@@ -33,7 +33,7 @@ export interface Progress {
   /** None for a run in which the node had nothing to skip. */
   rows: Row[];
   reasons: string[];
-  outcome: "running" | "finished" | "interrupted";
+  outcome: "running" | "finished" | "interrupted" | "replaced" | "switched off" | "refused";
   sentence: string;
 }
 
@@ -44,6 +44,15 @@ export interface Widget {
 
 export interface GraphNode {
   id: number | string;
+  title?: string;
+  comfyClass?: string;
+  /** 0 runs, 2 is muted, 4 is bypassed. */
+  mode?: number;
+  pos: [number, number];
+  size: [number, number];
+  graph?: Graph | null;
+  setSize(size: [number, number]): void;
+  onSerialize?(data: { size?: [number, number] }): void;
   subgraph?: Graph;
   widgets?: Widget[];
   removeWidget?(widget: Widget): void;
@@ -64,11 +73,16 @@ export interface GraphNode {
 
 export interface Graph {
   id: string;
+  _nodes: GraphNode[];
   getNodeById(id: number | string): GraphNode | null | undefined;
 }
 
 declare global {
+  interface Window {
+    LiteGraph: { NODE_TITLE_HEIGHT: number };
+  }
   interface App {
+    extensionManager?: { setting?: { get(id: string): string | undefined } };
     /** The workflow's outermost graph. */
     rootGraph?: Graph;
     graph: Graph;
@@ -76,6 +90,7 @@ declare global {
     registerExtension(extension: {
       name: string;
       setup?(): void | Promise<void>;
+      nodeCreated?(node: GraphNode): void;
       afterConfigureGraph?(): void;
     }): void;
   }
