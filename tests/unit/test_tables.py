@@ -19,7 +19,7 @@ PLACES = {
     "docs/settings.md": {"environment"},
     "benchmarks/README.md": {
         "full-size", "attention", "performance", "target", "quality", "tea-cache", "video",
-        "memory", "overhead", "attention-overhead", "profiler",
+        "memory", "overhead", "attention-overhead", "profiler", "quantize",
     },
 }  # fmt: skip
 
