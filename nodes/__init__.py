@@ -20,6 +20,7 @@ from .quantize_model import QuantizeModel
 from .replacements import register as register_replacements
 from .report import AccelerationReport
 from .save_config import SaveAccelerationConfig
+from .split_across_gpus import SplitAcrossGPUs
 
 NODES: list[type[io.ComfyNode]] = [
     ApplyCacheDiT,
@@ -30,6 +31,7 @@ NODES: list[type[io.ComfyNode]] = [
     PerformanceMode,
     ProfileSampling,
     ProgressiveResolution,
+    SplitAcrossGPUs,
     QuantizeModel,
     AccelerationReport,
     LoadAccelerationConfig,

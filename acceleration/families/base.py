@@ -9,11 +9,14 @@ further streams that a family names itself (``audio`` of LTX-2).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+
+if TYPE_CHECKING:
+    from .tokens import TokenPlan
 
 IMAGE, TEXT, JOINED = "image", "text", "joined"
 
@@ -304,6 +307,9 @@ class Family:
     packed_latents
         Whether a place of the latent is a token as it is, so that the network, whose ``patch_size``
         is not asked, cuts no patches out of it.
+    split, split_classes
+        What of the blocks' calls runs along tokens, by the path of each stack; empty where it is
+        not described. It holds for ``classes`` and these, and for no other subclass.
     """
 
     name: str
@@ -325,6 +331,8 @@ class Family:
     resident_from_gb: float = 0.0
     two_experts: bool = False
     packed_latents: bool = False
+    split: Mapping[str, TokenPlan] = field(default_factory=dict)
+    split_classes: tuple[str, ...] = ()
     exact: tuple[ExactLayers, ...] = ()
 
     @property

@@ -4,12 +4,14 @@ from .attention import ATTENTION_KEY, attach_attention
 from .caching import KEY, attach, branch_key, last_report
 from .calibrations import calibrated_fit, calibration_file, checkpoint_identity, save_calibration
 from .config_files import choices, fingerprint, load_configuration, save_configuration, settings_of
+from .far import SPLIT_KEY
 from .levers import Lever, LeverReport, lever_of, levers_of, nearest_sampler, put
 from .model import network_of, progress, sample, sampler_choices, sampler_name, structure_of
 from .performance import PERFORMANCE_KEY, attach_performance
 from .profiling import profile
 from .progressive import PROGRESSIVE_KEY, attach_progressive
 from .quantize import QUANTIZE_KEY, attach_quantize
+from .split import attach_split
 
 __all__ = [
     "ATTENTION_KEY",
@@ -17,6 +19,7 @@ __all__ = [
     "PERFORMANCE_KEY",
     "PROGRESSIVE_KEY",
     "QUANTIZE_KEY",
+    "SPLIT_KEY",
     "Lever",
     "LeverReport",
     "attach",
@@ -24,6 +27,7 @@ __all__ = [
     "attach_performance",
     "attach_progressive",
     "attach_quantize",
+    "attach_split",
     "branch_key",
     "calibrated_fit",
     "calibration_file",

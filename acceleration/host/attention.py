@@ -13,6 +13,7 @@ from ..attention import AttentionReport, AttentionRun, AttentionSettings, class_
 from ..sampling.gates import untraced
 from ..settings.sections import Resolved
 from . import prefetch, remembered
+from .far_levers import FarAttention, split_of
 from .levers import lever_of, put
 from .live_report import send_text
 from .stages import sampler_sigma
@@ -82,7 +83,13 @@ class AttentionAttachment(RunLever):
             found.append((WrappersMP.APPLY_MODEL, self.apply_model))
         return found
 
-    def _open(self, sampling: Sampling) -> PlacedRun:
+    def _open(self, sampling: Sampling) -> PlacedRun | FarAttention:
+        split = split_of(sampling.options)
+        if split is not None:
+            report = AttentionReport(settings=asdict(self.settings))
+            report.came_from(self.resolved)
+            report.took_the_place_of(self.replaced)
+            return FarAttention(split, self.settings, report)
         memory = _read_choices() if self.settings.backend == "auto" else {}
         run = PlacedRun(self.settings, sampling.options, memory)
         run.report.came_from(self.resolved)
@@ -91,13 +98,13 @@ class AttentionAttachment(RunLever):
         run.check(patcher.load_device, patcher.model.get_dtype_inference())
         return run
 
-    def _put_in(self, run: PlacedRun, options: dict[str, Any]) -> None:
+    def _put_in(self, run: PlacedRun | FarAttention, options: dict[str, Any]) -> None:
         run.put_in(options)
 
-    def _take_out(self, run: PlacedRun, options: dict[str, Any]) -> None:
+    def _take_out(self, run: PlacedRun | FarAttention, options: dict[str, Any]) -> None:
         run.take_out(options)
 
-    def _close(self, run: PlacedRun, finished: bool) -> None:
+    def _close(self, run: PlacedRun | FarAttention, finished: bool) -> None:
         send_text(self.node_id, run.close(finished).sentence())
         if run.memory != run.known:
             _write_choices(dict(run.memory))
@@ -107,7 +114,9 @@ class AttentionAttachment(RunLever):
         self.last_report = AttentionReport(settings=asdict(self.settings))
         self.last_report.fault(error)
 
-    def _not_closed(self, run: PlacedRun, error: Exception, device: torch.device) -> None:
+    def _not_closed(
+        self, run: PlacedRun | FarAttention, error: Exception, device: torch.device
+    ) -> None:
         log.warning("Attention Backend could not finish its report.", exc_info=True)
         run.report.fault(error)
 

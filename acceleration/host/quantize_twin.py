@@ -33,6 +33,11 @@ def refuse_model(model: Any) -> None:
     network = network_of(model)
     if network is None:
         raise AccelerationError(f"{NAME}: this MODEL holds no network; connect a model loader.")
+    if next(network.parameters(), None) is None:
+        raise AccelerationError(
+            f"{NAME}: this MODEL holds no weights, as Split Across GPUs has them in other "
+            "processes, and quantized ones cannot travel there yet: use one of the two."
+        )
     for tensor in network.parameters():
         kinds = " ".join(kind.__name__ for kind in type(tensor).__mro__)
         if "GGML" in kinds:

@@ -39,10 +39,9 @@ _BACKEND_PLACES = (
     ("parallelism_config", "attention_backend"),
     ("parallelism_config", "parallel_kwargs", "attention_backend"),
 )
-"""Where a file may name one. The first that has a meaning here counts, as we run on one device."""
+"""Where a file may name one. The first that has a meaning here counts."""
 
 ELSEWHERE = {
-    "parallelism_config": "for several GPUs, use ComfyUI's node MultiGPU CFG Split",
     "quantize": "what counts is quant_type or precision in quantize_config",
     "attention_backend": "what counts is backend in attention_config",
 }

@@ -22,8 +22,9 @@ from ..performance import PerformanceSettings
 from ..progressive import ProgressiveSettings
 from ..quantize import QuantizeSettings
 from ..report import DEFAULT
-from . import cache_dit_files, cache_dit_names, quantize_names
+from . import cache_dit_files, cache_dit_names, parallel_names, quantize_names
 from .caching import CacheDiTSettings, TeaCacheSettings
+from .parallel import ParallelSettings
 
 NODE = "node"
 
@@ -91,6 +92,13 @@ SECTIONS: dict[str, Section] = {
         Section("attention_config", AttentionSettings, "ATTENTION"),
         Section("performance_config", PerformanceSettings, "PERFORMANCE"),
         Section("progressive_config", ProgressiveSettings, "PROGRESSIVE"),
+        Section(
+            "parallelism_config",
+            ParallelSettings,
+            "PARALLELISM",
+            aliases=parallel_names.ALIASES,
+            translate=parallel_names.translate,
+        ),
         Section(
             "quantize_config",
             QuantizeSettings,
