@@ -23,6 +23,7 @@ from .levers import COMPILE_KEY, Lever, SwitchedOff, lever_of, put, require_mode
 from .live_report import LiveNode
 from .memory import pages_weights
 from .model import structure_of
+from .quantize import would_help
 from .wrapping import RunLever, Sampling
 
 PERFORMANCE_KEY = "dit_acceleration.performance"
@@ -98,6 +99,8 @@ class PerformanceAttachment(RunLever):
             verdict = ELSEWHERE
         report = PerformanceReport(settings=asdict(self.settings))
         report.came_from(self.resolved)
+        if hint := would_help(patcher, steps):
+            report.notice(hint)
         # When the run is planned, caching tells the node of every evaluation.
         planned = isinstance(getattr(lever_of(patcher, KEY), "technique", None), Planned)
         live = None if planned or self._live is None else self._live.listener()

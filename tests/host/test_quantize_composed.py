@@ -15,7 +15,9 @@ from quantize_runs import attach, relative, report_of
 from dit_acceleration_pack.acceleration import host
 from dit_acceleration_pack.acceleration.attention import AttentionSettings
 from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.host import performance
 from dit_acceleration_pack.acceleration.host.quantize_probe import loaded, plain, probe
+from dit_acceleration_pack.acceleration.performance import PerformanceSettings
 from dit_acceleration_pack.acceleration.policies.cache_dit import CacheDiT
 from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
 from dit_acceleration_pack.acceleration.progressive import ProgressiveSettings
@@ -312,3 +314,28 @@ def test_the_node_and_its_report() -> None:
     assert "a prompt" in text and "Settings: precision int8 (node)" in text
     assert json.loads(data)["quantize"]["formats"] == {"int8": 29}
     assert plot.shape[2] == 960
+
+
+def test_performance_mode_says_when_it_would_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never switches it on by itself."""
+    from types import SimpleNamespace
+
+    from dit_acceleration_pack.acceleration.host import quantize
+
+    monkeypatch.setattr(quantize, "kernels_of", lambda _: frozenset({"int8"}))
+    model = tm.make_model("flux", device=tm.CPU)
+    assert quantize.would_help(model, 4) == "", "on a processor nobody waits for it"
+    seen = SimpleNamespace(
+        load_device=torch.device("cuda"), model=model.model, object_patches={},
+        get_attachment=model.get_attachment,
+        get_additional_models_with_key=model.get_additional_models_with_key,
+    )  # fmt: skip
+    assert "with 4 steps" in quantize.would_help(seen, 4)
+    assert quantize.would_help(seen, 20) == ""
+    seen.model = attach(model, "flux", measure="off").model
+    assert quantize.would_help(seen, 4) == "", "it is quantized already"
+    sampled = host.attach_performance(model, PerformanceSettings(mode="auto", approximation="off"))
+    monkeypatch.setattr(performance, "would_help", lambda *_: "it would help")
+    tm.sample(sampled, "flux", steps=2)
+    lever = host.lever_of(sampled, host.PERFORMANCE_KEY)
+    assert lever is not None and "it would help" in lever.last_report.text()
