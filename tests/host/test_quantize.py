@@ -273,6 +273,19 @@ def test_auto_takes_what_is_faster_and_remembers_it(monkeypatch: pytest.MonkeyPa
     assert len(raced) == 1 and "remembered" in report.race
 
 
+def test_auto_goes_on_to_the_next_where_too_many_layers_go_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dit_acceleration_pack.acceleration.host import quantize_kernels
+
+    monkeypatch.setattr(quantize_kernels, "_has_kernel", lambda *_: True)
+    times = {"as it is": 1.0, "nvfp4": 0.3, "int8": 0.5}
+    monkeypatch.setattr(quantize_kernels, "_times", lambda *_: times)
+    report = report_of(attach(tm.make_model("flux"), "flux", precision="auto", emulate=True))
+    assert report.precision == "int8" and report.measured <= 0.01
+    assert not report.went_back and set(report.formats) == {"int8"}
+
+
 def test_the_race_times_what_there_is() -> None:
     from dit_acceleration_pack.acceleration.host.quantize_kernels import faster_formats
     from dit_acceleration_pack.acceleration.quantize import linear_layers
