@@ -27,6 +27,7 @@ from .levers import COMPILE_KEY, Lever, SwitchedOff, argument, lever_of, put, re
 from .live_report import PRESETS_EVENT, LiveNode
 from .memory import pages_weights
 from .model import network_of, sampler_name, structure_of
+from .quantize import would_help
 from .wrapping import RunLever, Sampling
 
 PERFORMANCE_KEY = "dit_acceleration.performance"
@@ -115,6 +116,8 @@ class PerformanceAttachment(RunLever):
             verdict = ELSEWHERE
         report = PerformanceReport(settings=asdict(self.settings))
         report.came_from(self.resolved)
+        if hint := would_help(patcher, steps):
+            report.notice(hint)
         # When the run is planned, caching tells the node of every evaluation.
         planned = isinstance(getattr(lever_of(patcher, KEY), "technique", None), Planned)
         live = None if planned or self.shown is None else self.shown.listener()
