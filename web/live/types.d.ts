@@ -156,7 +156,7 @@ export interface Graph {
 
 declare global {
   interface Window {
-    LiteGraph: { NODE_TITLE_HEIGHT: number };
+    LiteGraph: { NODE_TITLE_HEIGHT: number; vueNodesMode?: boolean };
   }
   interface App {
     /** The workflow's outermost graph. */
