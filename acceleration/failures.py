@@ -10,6 +10,14 @@ log = logging.getLogger("dit_acceleration")
 
 HERE = Path(__file__).parent
 
+
+class BeginAgainError(Exception):
+    """Of several ranks one could not finish its part of an evaluation, so all begin it again.
+
+    The message is the sentence that says why.
+    """
+
+
 FAILED = "something went wrong in the acceleration"
 
 

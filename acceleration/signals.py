@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 
@@ -48,3 +49,44 @@ def read(scalars: Sequence[torch.Tensor]) -> list[float]:
         return []
     found: list[float] = torch.stack([scalar.float() for scalar in scalars]).tolist()
     return found
+
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+"""A signal now and before."""
+
+
+class Peers(Protocol):
+    """Those who run one evaluation, each a part of it, and must decide alike."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is nobody else."""
+        ...
+
+    def changes(self, pairs: Sequence[Pair]) -> list[float]:
+        """Relative changes of whole signals."""
+        ...
+
+    def summed(self, products: torch.Tensor) -> torch.Tensor:
+        """Inner products ``[…, B, …]`` of parts as those of the whole, a batch item each."""
+        ...
+
+    def agree(self, ready: bool) -> bool:
+        """Whether everybody is ready. All ask in the same order."""
+        ...
+
+
+class Alone:
+    """One process that runs whole evaluations."""
+
+    alone = True
+
+    def changes(self, pairs: Sequence[Pair]) -> list[float]:
+        """Relative changes, with one wait for the device."""
+        return read([relative_change(now, before) for now, before in pairs])
+
+    def summed(self, products: torch.Tensor) -> torch.Tensor:
+        return products
+
+    def agree(self, ready: bool) -> bool:
+        return ready

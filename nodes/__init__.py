@@ -17,9 +17,11 @@ from .load_config import LoadAccelerationConfig
 from .performance_mode import PerformanceMode
 from .profile import ProfileSampling
 from .progressive_resolution import ProgressiveResolution
+from .quantize_model import QuantizeModel
 from .replacements import register as register_replacements
 from .report import AccelerationReport
 from .save_config import SaveAccelerationConfig
+from .split_across_gpus import SplitAcrossGPUs
 
 NODES: list[type[io.ComfyNode]] = [
     ApplyCacheDiT,
@@ -30,6 +32,8 @@ NODES: list[type[io.ComfyNode]] = [
     PerformanceMode,
     ProfileSampling,
     ProgressiveResolution,
+    SplitAcrossGPUs,
+    QuantizeModel,
     AccelerationReport,
     LoadAccelerationConfig,
     SaveAccelerationConfig,

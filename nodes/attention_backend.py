@@ -19,7 +19,7 @@ class AttentionBackend(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="AccelAttentionBackend",
-            display_name="Attention Backend",
+            display_name="Attention Backend (sage, flash)",
             category=CATEGORY,
             description=(
                 "Chooses the attention kernel for this model only, falls back where a kernel "
@@ -28,7 +28,7 @@ class AttentionBackend(io.ComfyNode):
             ),
             search_aliases=[
                 *("flash attention", "sage attention", "sageattn", "xformers", "sdpa", "cudnn"),
-                "attention kernel",
+                *("attention kernel", "fp8"),
             ],
             inputs=[
                 io.Model.Input("model", tooltip="The model whose attention is meant."),

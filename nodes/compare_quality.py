@@ -33,7 +33,7 @@ class CompareQuality(io.ComfyNode):
             description="Compares accelerated pictures or video frames with the same ones sampled "
             "in full: in words, under a slider, by PSNR and SSIM, and as a map of the differences. "
             "With a minimum set, tells an automated graph whether the quality is accepted.",
-            search_aliases=["psnr", "ssim", "lpips", "difference", "a/b"],
+            search_aliases=["psnr", "ssim", "lpips", "difference", "a/b", "compare", "quality"],
             inputs=[
                 io.MultiType.Input(
                     "baseline",

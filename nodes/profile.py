@@ -27,7 +27,7 @@ class ProfileSampling(io.ComfyNode):
                 "went. Connect Acceleration Report to read it. Changes no picture; takes time "
                 "itself, so remove or bypass it when you are done."
             ),
-            search_aliases=["profiler", "perfetto", "nsys", "nvtx", "trace"],
+            search_aliases=["profile", "profiler", "time", "perfetto", "nsys", "nvtx", "trace"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that goes into the sampler."),
                 io.Int.Input(

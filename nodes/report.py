@@ -8,7 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..acceleration import host
-from ..acceleration.plots import as_image_batch, message_plot, run_plot
+from ..acceleration.plots import as_image_batch, message_plot, quantize_plot, run_plot
 from .shared_inputs import CATEGORY, node_id
 from .shown import temporary
 
@@ -44,7 +44,8 @@ class AccelerationReport(io.ComfyNode):
                 io.String.Output(display_name="json", tooltip="The report as JSON."),
                 io.Image.Output(
                     display_name="plot",
-                    tooltip="Change and threshold, decisions, and time of every evaluation.",
+                    tooltip="Change and threshold, decisions, and time of every evaluation; "
+                    "without caching the error of every quantized layer.",
                 ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt],
@@ -70,10 +71,8 @@ class AccelerationReport(io.ComfyNode):
         else:
             text = NOT_SAMPLED if levers else NO_ACCELERATION
         data = json.dumps({**_as_dict(reports), "sampled_by": sampler})
-        caching = reports.get(host.KEY)
-        drawn = run_plot(caching.as_dict()) if caching else message_plot(text.partition("\n")[0])
-        plot = as_image_batch(drawn)
-        shown = {"text": [text, data], "drawings": temporary(plot, cls) if caching else []}
+        plot = as_image_batch(_plot(reports, text))
+        shown = {"text": [text, data], "drawings": temporary(plot, cls) if reports else []}
         return io.NodeOutput(after, text, data, plot, ui=shown)
 
 
@@ -86,3 +85,12 @@ def _as_dict(reports: dict[str, host.LeverReport]) -> dict[str, Any]:
         else:
             found[key.rpartition(".")[2]] = report.as_dict()
     return found
+
+
+def _plot(reports: dict[str, host.LeverReport], text: str) -> Any:
+    """Of the caching run; without one of a quantized model, and else a sentence."""
+    if host.KEY in reports:
+        return run_plot(reports[host.KEY].as_dict())
+    if host.QUANTIZE_KEY in reports:
+        return quantize_plot(reports[host.QUANTIZE_KEY].as_dict())
+    return message_plot(text.partition("\n")[0])

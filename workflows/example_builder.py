@@ -8,6 +8,7 @@ to right, nodes in them lie one below the other.
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -125,7 +126,9 @@ class Graph:
         if kind not in self.info:
             raise WorkflowError(f"{self.name}: the server has no node {kind}.")
         node = Node(len(self.nodes) + 1, kind, self.info[kind])
-        extra: dict[str, Any] = {"title": title} if title else {}
+        named = node.info.get("display_name") or kind
+        title = title or words(named)
+        extra: dict[str, Any] = {"title": title} if title != named else {}
         if kind.startswith(OURS):
             extra |= ACCENT
         node.saved = _saved(node, extra)
@@ -236,6 +239,13 @@ class Graph:
             top += frame[3] + GAP
             right = max(right, left + frame[2] + GAP)
         return saved
+
+
+def words(name: str) -> str:
+    """A name of code as words: ``EmptySD3LatentImage`` is ``Empty SD3 Latent Image``."""
+    if " " in name:
+        return name
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9]{2})(?=[A-Z][a-z])", " ", name)
 
 
 def _saved(node: Node, extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,14 @@ WHAT_IT_DOES = (
 )
 
 
+FEW_STEPS = (
+    "**Quantize Model** makes the weights smaller and, where the GPU can, the arithmetic faster; "
+    "it keeps the layers that would hurt, and says how much the model changed. **Attention "
+    "Backend** takes the fastest exact kernel. Neither skips anything, so both help models of few "
+    "steps. The report tells what was measured."
+)
+
+
 @dataclass(frozen=True)
 class File:
     """A file that an example needs: where it goes, its name, its model page, its place there."""
@@ -60,11 +68,13 @@ class Recipe:
     about: str
     files: tuple[File, ...]
     build: Callable[[Graph], None]
+    nodes: str = WHAT_IT_DOES
+    """What our nodes do in it."""
 
     def note(self) -> str:
         rows = "\n".join(f"- `{f.folder}`: [{f.name}]({f.url})" for f in self.files)
         return (
-            f"## {self.model}: {self.task}\n\n{self.about}\n\n{WHAT_IT_DOES}\n\n### Files\n\n"
+            f"## {self.model}: {self.task}\n\n{self.about}\n\n{self.nodes}\n\n### Files\n\n"
             "ComfyUI offers to download those that are missing. By hand, they go into these "
             f"folders of `models`:\n\n{rows}\n"
         )

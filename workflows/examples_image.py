@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from example_builder import Graph, Node
-from example_parts import ACCELERATION, SEED, SHOP, File, Recipe, accelerate, report
+from example_parts import ACCELERATION, FEW_STEPS, SEED, SHOP, File, Recipe, accelerate, report
 
 
 def flux(graph: Graph) -> None:
@@ -92,6 +92,38 @@ def z_image(graph: Graph) -> None:
         clip = graph.node("CLIPLoader", clip_name="qwen_3_4b.safetensors", type="lumina2")
         vae = graph.node("VAELoader", vae_name="ae.safetensors")
     _image_with_negative(graph, shifted, clip, vae, "z_image", 1024, 25, 4.0, "res_multistep")
+
+
+def z_image_turbo(graph: Graph) -> None:
+    with graph.group("Model"):
+        model = graph.node("UNETLoader", unet_name="z_image_turbo_bf16.safetensors")
+        shifted = graph.node("ModelSamplingAuraFlow", model=model, shift=3.0)
+        clip = graph.node("CLIPLoader", clip_name="qwen_3_4b.safetensors", type="lumina2")
+        vae = graph.node("VAELoader", vae_name="ae.safetensors")
+    with graph.group("Prompt"):
+        positive = graph.node("CLIPTextEncode", "Prompt", text=SHOP, clip=clip)
+        negative = graph.node("ConditioningZeroOut", "No negative prompt", conditioning=positive)
+        latent = graph.node("EmptySD3LatentImage", width=1024, height=1024, batch_size=1)
+    with graph.group(ACCELERATION, below=True, accent=True):
+        small = graph.node("AccelQuantize", model=shifted, precision="auto", positive=positive)
+        fast = graph.node("AccelAttentionBackend", model=small, backend="auto")
+    with graph.group("Sampling"):
+        sampled = graph.node(
+            "KSampler",
+            model=fast,
+            positive=positive,
+            negative=negative,
+            latent_image=latent,
+            seed=SEED,
+            steps=8,
+            cfg=1.0,
+            sampler_name="res_multistep",
+            scheduler="simple",
+        )
+        image = graph.node("VAEDecode", samples=sampled, vae=vae)
+    with graph.group("Result"):
+        graph.node("SaveImage", images=image, filename_prefix="z_image_turbo")
+        report(graph, fast, sampled)
 
 
 def _image_with_negative(
@@ -244,6 +276,19 @@ RECIPES = (
             File("vae", "ae.safetensors", "Comfy-Org/z_image_turbo"),
         ),
         z_image,
+    ),
+    Recipe(
+        "Z-Image-Turbo, text to image",
+        "Z-Image-Turbo",
+        "few steps",
+        "A picture of 1024 × 1024 in 8 steps, where there is little to skip.",
+        (
+            File("diffusion_models", "z_image_turbo_bf16.safetensors", "Comfy-Org/z_image_turbo"),
+            File("text_encoders", "qwen_3_4b.safetensors", "Comfy-Org/z_image_turbo"),
+            File("vae", "ae.safetensors", "Comfy-Org/z_image_turbo"),
+        ),
+        z_image_turbo,
+        FEW_STEPS,
     ),
     Recipe(
         "Compare quality, FLUX.1 dev",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from example_builder import Graph
@@ -20,7 +21,7 @@ from example_parts import (
 )
 
 
-def wan21(graph: Graph) -> None:
+def wan21(graph: Graph, gpus: int = 1) -> None:
     with graph.group("Model"):
         model = graph.node("UNETLoader", unet_name="wan2.1_t2v_1.3B_fp16.safetensors")
         shifted = graph.node("ModelSamplingSD3", model=model, shift=8.0)
@@ -29,6 +30,8 @@ def wan21(graph: Graph) -> None:
         )
         vae = graph.node("VAELoader", vae_name="wan_2.1_vae.safetensors")
     with graph.group(ACCELERATION, below=True, accent=True):
+        if gpus > 1:
+            shifted = graph.node("AccelSplitAcrossGPUs", model=shifted, gpus=gpus)
         fast = accelerate(graph, shifted)
     with graph.group("Prompt"):
         positive = graph.node("CLIPTextEncode", "Prompt", text=FOX, clip=clip)
@@ -195,6 +198,16 @@ RECIPES = (
         "graph.",
         (File("diffusion_models", "wan2.1_t2v_1.3B_fp16.safetensors", WAN), *WAN_FILES),
         wan21,
+    ),
+    Recipe(
+        "Wan 2.1, text to video on two GPUs",
+        "Wan 2.1",
+        "text to video, two GPUs",
+        "The same video on two GPUs of a Linux computer: **Split Across GPUs** lets one evaluate "
+        "the positive and one the negative prompt. It needs the package ray. With cfg 1 there is "
+        "one prompt, and they share its tokens. The report tells who held and sent what.",
+        (File("diffusion_models", "wan2.1_t2v_1.3B_fp16.safetensors", WAN), *WAN_FILES),
+        partial(wan21, gpus=2),
     ),
     Recipe(
         "Wan 2.2, text to video",

@@ -9,11 +9,14 @@ further streams that a family names itself (``audio`` of LTX-2).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+
+if TYPE_CHECKING:
+    from .tokens import TokenPlan
 
 IMAGE, TEXT, JOINED = "image", "text", "joined"
 
@@ -233,6 +236,18 @@ class Spectrum(NamedTuple):
     packing: int = 1
 
 
+class ExactLayers(NamedTuple):
+    """Layers that somebody found to suffer from being quantized.
+
+    ``patterns`` are parts of names, with ``*`` for anything; ``formats`` says in which they stay as
+    they are, ``source`` who found it.
+    """
+
+    patterns: tuple[str, ...]
+    formats: tuple[str, ...]
+    source: str
+
+
 GENERAL_PRESET = CacheDiTPreset("every model", {}, "SGLang-Diffusion's defaults")
 
 
@@ -287,9 +302,14 @@ class Family:
     two_experts
         Whether checkpoints may come in pairs, one for high and one for low noise, of which the
         second samples the second part of a schedule.
+    exact
+        Layers of its blocks that stay as they are when the model is quantized.
     packed_latents
         Whether a place of the latent is a token as it is, so that the network, whose ``patch_size``
         is not asked, cuts no patches out of it.
+    split, split_classes
+        What of the blocks' calls runs along tokens, by the path of each stack; empty where it is
+        not described. It holds for ``classes`` and these, and for no other subclass.
     """
 
     name: str
@@ -311,6 +331,9 @@ class Family:
     resident_from_gb: float = 0.0
     two_experts: bool = False
     packed_latents: bool = False
+    split: Mapping[str, TokenPlan] = field(default_factory=dict)
+    split_classes: tuple[str, ...] = ()
+    exact: tuple[ExactLayers, ...] = ()
 
     @property
     def resident_gb(self) -> float:

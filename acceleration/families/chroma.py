@@ -2,7 +2,7 @@
 
 from . import spectra
 from .base import Family
-from .flux import FLUX_STACKS, FLUX_TAP
+from .flux import FLUX_SPLIT, FLUX_STACKS, FLUX_TAP
 
 FAMILY = Family(
     name="Chroma",
@@ -11,4 +11,5 @@ FAMILY = Family(
     models="Chroma, Chroma Radiance",
     tap=FLUX_TAP,
     spectrum=lambda network: spectra.FLUX_1 if network.in_channels == 64 else spectra.PICTURES,
+    split=FLUX_SPLIT,
 )

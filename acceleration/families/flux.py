@@ -6,6 +6,7 @@ reference tokens follow the picture's in the image stream.
 
 from . import spectra
 from .base import IMAGE, JOINED, TEXT, Arg, BlockStack, CacheDiTPreset, Family, Tap, TeaCacheFit
+from .tokens import LOCAL_TEXT, Along, Ranges, TokenPlan
 
 FLUX_STACKS = (
     BlockStack(
@@ -16,6 +17,28 @@ FLUX_STACKS = (
     ),
     BlockStack("single_blocks", {JOINED: Arg("x", 0)}, (JOINED,), in_place=True),
 )
+
+FLUX_DOUBLE = TokenPlan(
+    (
+        Along(Arg("pe", 3), 2, JOINED),
+        Along(Arg("attn_mask", 4), -1, JOINED),
+        Ranges(Arg("modulation_dims_img", 5), IMAGE),
+        Ranges(Arg("modulation_dims_txt", 6), TEXT),
+    ),
+    control="input",
+)
+# The host adds the length of the text that it sees to the ranges of the image.
+FLUX_SPLIT = {
+    "double_blocks": FLUX_DOUBLE,
+    "single_blocks": TokenPlan(
+        (
+            Along(Arg("pe", 2), 2, JOINED),
+            Along(Arg("attn_mask", 3), -1, JOINED),
+            Ranges(Arg("modulation_dims", 4), LOCAL_TEXT),
+        ),
+        control="output",
+    ),
+}
 
 # The modulated, normed input of the first block: what its attention projects.
 FLUX_TAP = Tap("img_attn.qkv")
@@ -59,4 +82,5 @@ FAMILY = Family(
         ),
     ),
     spectrum=lambda network: spectra.FLUX_2 if network.params.global_modulation else spectra.FLUX_1,
+    split=FLUX_SPLIT,
 )

@@ -1,7 +1,8 @@
 """HunyuanVideo 1 and 1.5, SkyReels, HunyuanImage 2.1: FLUX-like, also in the order of tokens."""
 
-from .base import Family, TeaCacheFit
-from .flux import FLUX_STACKS, FLUX_TAP
+from .base import JOINED, Arg, Family, TeaCacheFit
+from .flux import FLUX_DOUBLE, FLUX_STACKS, FLUX_TAP
+from .tokens import Along, Ranges, TokenPlan
 
 FAMILY = Family(
     name="HunyuanVideo",
@@ -18,4 +19,15 @@ FAMILY = Family(
         ),
     ),
     choose_fit=lambda network: "hunyuan_video",
+    split={
+        "double_blocks": FLUX_DOUBLE,
+        "single_blocks": TokenPlan(
+            (
+                Along(Arg("pe", 2), 2, JOINED),
+                Along(Arg("attn_mask", 3), -1, JOINED),
+                Ranges(Arg("modulation_dims", 4), JOINED),
+            ),
+            control="output",
+        ),
+    },
 )

@@ -6,6 +6,7 @@ ones always run.
 
 from . import spectra
 from .base import IMAGE, Arg, BlockStack, CacheDiTPreset, Family, Tap, TeaCacheFit
+from .tokens import Along, Ranges, TokenPlan
 
 FAMILY = Family(
     name="NextDiT",
@@ -46,4 +47,13 @@ FAMILY = Family(
         ),
     ),
     spectrum=lambda network: spectra.FLUX_1,
+    split={
+        "layers": TokenPlan(
+            (
+                Along(Arg("x_mask", 1), -1, IMAGE),
+                Along(Arg("freqs_cis", 2), 1, IMAGE),
+                Ranges(Arg("timestep_zero_index", 4), IMAGE),
+            )
+        )
+    },
 )

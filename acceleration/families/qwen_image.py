@@ -1,6 +1,17 @@
 """Qwen-Image and Qwen-Image-Edit: two streams all the way, returned text first."""
 
-from .base import IMAGE, TEXT, Arg, BlockStack, CacheDiTPreset, Family, Tap
+from .base import (
+    IMAGE,
+    JOINED,
+    TEXT,
+    Arg,
+    BlockStack,
+    CacheDiTPreset,
+    ExactLayers,
+    Family,
+    Tap,
+)
+from .tokens import Along, Count, TokenPlan
 
 QWEN_STACKS = (
     BlockStack(
@@ -18,6 +29,7 @@ FAMILY = Family(
     stacks=QWEN_STACKS,
     models="Qwen-Image, Qwen-Image-Edit, Qwen-Image-Layered",
     tap=QWEN_TAP,
+    exact=(ExactLayers(("img_mlp",), ("fp8",), "vLLM-Omni, guide to FP8 quantization"),),
     cache_dit=(
         CacheDiTPreset(
             "Qwen-Image, 50 steps",
@@ -54,4 +66,14 @@ FAMILY = Family(
             "cache-dit, example qwen_image_lightning",
         ),
     ),
+    split={
+        "transformer_blocks": TokenPlan(
+            (
+                Along(Arg("encoder_hidden_states_mask", 2), -1, TEXT),
+                Along(Arg("image_rotary_emb", 4), 2, JOINED),
+                Count(Arg("timestep_zero_index", 5), IMAGE),
+            ),
+            control="input",
+        )
+    },
 )

@@ -9,7 +9,7 @@ from typing import Any
 from .base import Family, Structure, blocks_at
 from .signatures import fitted
 
-_NOT_FAMILIES = {"base", "registry", "signatures", "spectra"}
+_NOT_FAMILIES = {"base", "registry", "signatures", "spectra", "tokens"}
 
 
 def _load() -> tuple[Family, ...]:

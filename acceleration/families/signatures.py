@@ -18,6 +18,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from .base import Arg, BlockStack, Family, blocks_at
+from .tokens import Along, TokenPlan
 
 NO_POSITION = 10**6
 """Position of an argument that can only be passed by keyword: beyond that of any call."""
@@ -54,9 +55,29 @@ def fitted(family: Family, network: Any) -> Family:
         )
     except _UnclearError as error:
         return replace(family, refused=str(error))
-    if stacks == family.stacks and side == family.side:
+    split = _fitted_split(family.split, network)
+    if (stacks, side, split) == (family.stacks, family.side, family.split):
         return family
-    return replace(family, stacks=stacks, side=side)
+    return replace(family, stacks=stacks, side=side, split=split)
+
+
+def _fitted_split(split: Mapping[str, TokenPlan], network: Any) -> Mapping[str, TokenPlan]:
+    """What runs along tokens, with the positions that these blocks have.
+
+    A version of the host whose blocks lack a tensor of it is not the one that was described: none.
+    Ranges and counts of tokens came later than the rest, and may be missing.
+    """
+    found = {}
+    for path, plan in split.items():
+        forwards, rules = forwards_at(network, path), []
+        for rule in plan.rules:
+            try:
+                rules.append(rule._replace(arg=_place(path, rule.arg, forwards)))
+            except _UnclearError:
+                if isinstance(rule, Along):
+                    return {}
+        found[path] = replace(plan, rules=tuple(rules))
+    return found
 
 
 def _fitted_stack(stack: BlockStack, network: Any) -> BlockStack:

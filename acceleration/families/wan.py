@@ -8,6 +8,7 @@ from typing import Any
 
 from . import spectra
 from .base import IMAGE, Arg, BlockStack, CacheDiTPreset, Family, Tap, TeaCacheFit
+from .tokens import Along, Frames, TokenPlan
 
 WAN_STACKS = (BlockStack("blocks", {IMAGE: Arg("x", 0)}, (IMAGE,)),)
 
@@ -99,4 +100,10 @@ FAMILY = Family(
         ),
     ),
     spectrum=lambda network: spectra.VIDEOS if network.out_dim == 48 else spectra.WAN_2_1,
+    split={
+        "blocks": TokenPlan(
+            (Along(Arg("freqs", 2), 1, IMAGE), Frames(Arg("e", 1))), attention="self_attn"
+        )
+    },
+    split_classes=("comfy.ldm.wan.model.CameraWanModel",),
 )

@@ -18,4 +18,6 @@ FAMILY = replace(
     ),
     resident_from_gb=60.0,
     models="Wan 2.1 VACE, Wan 2.2 VACE",
+    # Its side blocks would have to be cut with the main ones, which nothing here says.
+    split={},
 )

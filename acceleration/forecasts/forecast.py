@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..signals import finite_or, thinned
+from ..signals import Alone, Peers, finite_or, thinned
 from ..store.residual_store import Kept, ResidualStore, tensors_of
 
 Streams = dict[str, torch.Tensor]
@@ -126,8 +126,11 @@ class Forecast:
     that share of it, so one that leads astray is drawn to holding the last residual.
     """
 
-    def __init__(self, row: Row, order: int, store: ResidualStore) -> None:
+    def __init__(
+        self, row: Row, order: int, store: ResidualStore, peers: Peers | None = None
+    ) -> None:
         self._row = row
+        self._peers = peers or Alone()
         self._order = order if row.order is None else row.order
         self._store = store
         self._history: list[_Entry] = []
@@ -186,7 +189,7 @@ class Forecast:
             return None
         signals = [self._store.get(kept, signal.device) for kept in reversed(seen)]
         steps = [now - before for now, before in itertools.pairwise(signals)]
-        return _gram([thinned(signal) - signals[0], *steps])
+        return self._peers.summed(_gram([thinned(signal) - signals[0], *steps]))
 
     def _measure(self, position: float, sample: Streams, signal: torch.Tensor) -> None:
         """Learn how far to trust, from a residual that a forecast could have been asked for."""
@@ -205,6 +208,7 @@ class Forecast:
             along = along + _dot(forecast, value.float() - known[-1])
             size = size + _dot(forecast, forecast)
         assert isinstance(along, torch.Tensor) and isinstance(size, torch.Tensor)
+        along, size = self._peers.summed(torch.stack([along, size])).unbind()
         share = (along / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp(0.0, 1.0)
         self._trust = (1.0 + share) / 2
 
@@ -217,9 +221,11 @@ class Forecast:
         return found
 
 
-def make_forecast(kind: str, order: int, store: ResidualStore) -> Forecast:
+def make_forecast(
+    kind: str, order: int, store: ResidualStore, peers: Peers | None = None
+) -> Forecast:
     """The forecast named by the ``calibrator`` input; ``order`` counts where it leaves a choice."""
-    return Forecast(FORECASTS[kind], order, store)
+    return Forecast(FORECASTS[kind], order, store, peers)
 
 
 def _plus(

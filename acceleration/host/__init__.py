@@ -18,18 +18,23 @@ from .config_files import (
     save_configuration,
     settings_of,
 )
+from .far import SPLIT_KEY
 from .levers import Lever, LeverReport, lever_of, levers_of, nearest_sampler, put
 from .model import network_of, progress, sample, sampler_choices, sampler_name, structure_of
 from .performance import PERFORMANCE_KEY, attach_performance
 from .preset_runs import add_routes
 from .profiling import profile
 from .progressive import PROGRESSIVE_KEY, attach_progressive
+from .quantize import QUANTIZE_KEY, attach_quantize
+from .split import attach_split
 
 __all__ = [
     "ATTENTION_KEY",
     "KEY",
     "PERFORMANCE_KEY",
     "PROGRESSIVE_KEY",
+    "QUANTIZE_KEY",
+    "SPLIT_KEY",
     "Lever",
     "LeverReport",
     "add_routes",
@@ -37,6 +42,8 @@ __all__ = [
     "attach_attention",
     "attach_performance",
     "attach_progressive",
+    "attach_quantize",
+    "attach_split",
     "branch_key",
     "calibrated_fit",
     "calibration_file",

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import threading
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +16,8 @@ from ..errors import AccelerationError
 from ..report import RunReport
 from ..sampling.gates import untraced
 from ..settings.sections import Resolved
-from . import prefetch
+from . import prefetch, remembered
+from .far_levers import FarAttention, split_of
 from .levers import lever_of, put
 from .live_report import LiveNode, send_text
 from .stages import sampler_sigma
@@ -92,7 +90,13 @@ class AttentionAttachment(RunLever):
             found.append((WrappersMP.APPLY_MODEL, self.apply_model))
         return found
 
-    def _open(self, sampling: Sampling) -> PlacedRun:
+    def _open(self, sampling: Sampling) -> PlacedRun | FarAttention:
+        split = split_of(sampling.options)
+        if split is not None:
+            report = AttentionReport(settings=asdict(self.settings))
+            report.came_from(self.resolved)
+            report.took_the_place_of(self.replaced)
+            return FarAttention(split, self.settings, report, len(sampling.sigmas) - 1)
         memory = _read_choices() if self.settings.backend == "auto" else {}
         run = PlacedRun(self.settings, sampling.options, memory)
         run.steps = len(sampling.sigmas) - 1
@@ -102,13 +106,13 @@ class AttentionAttachment(RunLever):
         run.check(patcher.load_device, patcher.model.get_dtype_inference())
         return run
 
-    def _put_in(self, run: PlacedRun, options: dict[str, Any]) -> None:
+    def _put_in(self, run: PlacedRun | FarAttention, options: dict[str, Any]) -> None:
         run.put_in(options)
 
-    def _take_out(self, run: PlacedRun, options: dict[str, Any]) -> None:
+    def _take_out(self, run: PlacedRun | FarAttention, options: dict[str, Any]) -> None:
         run.take_out(options)
 
-    def _close(self, run: PlacedRun, finished: bool) -> None:
+    def _close(self, run: PlacedRun | FarAttention, finished: bool) -> None:
         self._show(run.close(finished), run.steps)
         if run.memory != run.known:
             _write_choices(dict(run.memory))
@@ -130,7 +134,9 @@ class AttentionAttachment(RunLever):
         self.last_report = AttentionReport(settings=asdict(self.settings))
         self.last_report.fault(error)
 
-    def _not_closed(self, run: PlacedRun, error: Exception, device: torch.device) -> None:
+    def _not_closed(
+        self, run: PlacedRun | FarAttention, error: Exception, device: torch.device
+    ) -> None:
         log.warning("Attention Backend could not finish its report.", exc_info=True)
         run.report.fault(error)
 
@@ -233,33 +239,12 @@ def device_here() -> DeviceFacts | None:
 
 def choices_file() -> Path:
     """Where auto's choices are kept, in the host's user folder. Deleting it measures anew."""
-    import folder_paths
-
-    folder = Path(folder_paths.get_user_directory()) / "dit_acceleration"
-    return folder / "attention_choices.json"
+    return remembered.choices_file("attention_choices")
 
 
 def _read_choices() -> dict[str, dict[str, Any]]:
-    path = choices_file()
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(k): dict(v) for k, v in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        log.warning("The remembered attention choices %s are ignored: %s", path.name, error)
-        return {}
+    return remembered.read_choices(choices_file())
 
 
 def _write_choices(memory: dict[str, dict[str, Any]]) -> None:
-    """Write choices; a half-written file never takes the place of a whole one."""
-    path = choices_file()
-    # Two runs may end at once.
-    part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Another run may have added to it meanwhile.
-        part.write_text(json.dumps({**_read_choices(), **memory}, indent=1), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        log.warning("Attention choices could not be remembered: %s", error)
+    remembered.write_choices(choices_file(), memory)

@@ -19,6 +19,7 @@ from ..schedule import Schedule
 from ..settings.sections import Resolved
 from ..timing import unmarked
 from . import prefetch
+from .far_levers import FarCaching, split_of
 from .levers import PROFILE_KEY, argument, lever_of, put
 from .live_report import LiveNode
 from .memory import HostMemory, expected_branches, hidden_bytes
@@ -113,7 +114,7 @@ class CachingAttachment(RunLever):
             (WrappersMP.APPLY_MODEL, self.apply_model),
         ]
 
-    def _open(self, sampling: Sampling) -> SamplingRun:
+    def _open(self, sampling: Sampling) -> SamplingRun | FarCaching:
         guider, patcher, sigmas = sampling.guider, sampling.patcher, sampling.sigmas
         schedules = patcher.get_model_object("model_sampling")
         technique, resolved = self.technique, self.resolved
@@ -124,15 +125,23 @@ class CachingAttachment(RunLever):
             float(schedules.percent_to_sigma(percent))
             for percent in (technique.settings.start_percent, technique.settings.end_percent)
         )
-        run = SamplingRun(
-            technique,
-            Schedule.from_sigmas(sigmas.tolist(), float(getattr(schedules, "sigma_max", math.inf))),
-            sampler_name(sampling.sampler),
-            network_of(patcher),
-            (window[0], window[1]),
-            HostMemory(patcher, expected_branches(guider)),
-            self.shown.listener() if self.shown is not None else None,
-        )
+        listener = self.shown.listener() if self.shown is not None else None
+        split = split_of(sampling.options)
+        run: SamplingRun | FarCaching
+        if split is not None:
+            run = FarCaching(split, technique, sampling, (window[0], window[1]), listener)
+        else:
+            run = SamplingRun(
+                technique,
+                Schedule.from_sigmas(
+                    sigmas.tolist(), float(getattr(schedules, "sigma_max", math.inf))
+                ),
+                sampler_name(sampling.sampler),
+                network_of(patcher),
+                (window[0], window[1]),
+                HostMemory(patcher, expected_branches(guider)),
+                listener,
+            )
         if "easycache" in patcher.model_options.get("transformer_options", {}):
             run.run_plainly(OTHER_CACHE)
         run.report.came_from(resolved)
@@ -144,21 +153,23 @@ class CachingAttachment(RunLever):
         run.report.took_the_place_of(self.replaced)
         return run
 
-    def _close(self, run: SamplingRun, finished: bool) -> None:
+    def _close(self, run: SamplingRun | FarCaching, finished: bool) -> None:
         run.close(finished)
 
     def _not_opened(self, error: Exception) -> None:
         log_failure(error)
         self.last_report = RunReport(self.name, explanation=failed_sentence(error))
 
-    def _not_closed(self, run: SamplingRun, error: Exception, device: torch.device) -> None:
+    def _not_closed(
+        self, run: SamplingRun | FarCaching, error: Exception, device: torch.device
+    ) -> None:
         run.give_up(device, error)
 
     def predict_noise(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """PREDICT_NOISE: ``(x, timestep, model_options, seed)``."""
         try:
             options = argument(args, kwargs, 2, "model_options") or executor.class_obj.model_options
-            run: SamplingRun | None = options.get("transformer_options", {}).get(KEY)
+            run: SamplingRun | FarCaching | None = options.get("transformer_options", {}).get(KEY)
             if run is not None:
                 run.begin_prediction()
         except Exception as error:
@@ -173,7 +184,7 @@ class CachingAttachment(RunLever):
         def load() -> Any:
             return executor(model, noise_shape, *args, **kwargs)
 
-        run: SamplingRun | None = None
+        run: SamplingRun | FarCaching | None = None
         try:
             given = argument(args, kwargs, 1, "model_options") or {}
             run = given.get("transformer_options", {}).get(KEY)
@@ -194,7 +205,7 @@ class CachingAttachment(RunLever):
     def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: see ``ModelCall``."""
         call = ModelCall(executor, args, kwargs)
-        run: SamplingRun | None = None
+        run: SamplingRun | FarCaching | None = None
         try:
             run = call.run_of(KEY)
             course = None if run is None or call.network is None else _course(call)
@@ -204,7 +215,7 @@ class CachingAttachment(RunLever):
         return call.execute() if run is None or course is None else run.evaluate(course)
 
 
-def _failed(run: SamplingRun | None, device: torch.device, error: Exception) -> None:
+def _failed(run: SamplingRun | FarCaching | None, device: torch.device, error: Exception) -> None:
     """Something of ours went wrong before a run could see to it itself."""
     if run is None:
         log_failure(error)

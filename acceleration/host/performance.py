@@ -22,6 +22,7 @@ from ..settings.sections import Resolved
 from ..timing import Span
 from .attention import ATTENTION_KEY, attach_attention
 from .caching import KEY, attach
+from .far_levers import split_of
 from .levers import COMPILE_KEY, Lever, SwitchedOff, argument, lever_of, put, require_model, without
 from .live_report import PRESETS_EVENT, LiveNode
 from .memory import pages_weights
@@ -35,6 +36,8 @@ PAGED = (
     "ComfyUI fetches them as they are used and keeps them while there is room (dynamic VRAM): left "
     "to it"
 )
+
+ELSEWHERE = "off, the model runs in processes of its own (Split Across GPUs)"
 
 
 class PerformanceAttachment(RunLever):
@@ -108,6 +111,8 @@ class PerformanceAttachment(RunLever):
         patcher, steps = sampling.patcher, len(sampling.sigmas) - 1
         wrappers = sampling.options.get("wrappers", {})
         verdict = self._verdict(patcher, steps, COMPILE_KEY in wrappers.get("apply_model", {}))
+        if split_of(sampling.options) is not None:
+            verdict = ELSEWHERE
         report = PerformanceReport(settings=asdict(self.settings))
         report.came_from(self.resolved)
         # When the run is planned, caching tells the node of every evaluation.

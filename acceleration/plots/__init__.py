@@ -5,6 +5,7 @@ from .chart import as_image_batch
 from .heat import FULL_SCALE, heat_map, heat_sheet
 from .presets import Column, presets_plot
 from .quality import comparison_plot
+from .quantize import quantize_plot
 from .run import message_plot, run_plot
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "heat_sheet",
     "message_plot",
     "presets_plot",
+    "quantize_plot",
     "run_plot",
 ]

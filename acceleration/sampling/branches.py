@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,8 +21,9 @@ from ..forecasts.forecast import Forecast, make_forecast
 from ..policies.base import Policy, Seen, Technique
 from ..report import RunReport
 from ..schedule import Stage
-from ..signals import read, relative_change, thinned
+from ..signals import Alone, Peers, thinned
 from ..store.residual_store import CPU, ResidualStore, StoreFullError, bytes_of
+from .comparing import compare
 from .passes import Look, Pass, Shapes
 from .tracks import MOST, Track, choose, hand_turn
 
@@ -121,8 +122,11 @@ class Meeting:
 class Branches:
     """The branches of one run. Threads may use it."""
 
-    def __init__(self, technique: Technique, memory: Memory, sampler: str = "") -> None:
+    def __init__(
+        self, technique: Technique, memory: Memory, sampler: str = "", peers: Peers | None = None
+    ) -> None:
         self._technique = technique
+        self._peers = peers or Alone()
         self._memory = memory
         self._sampler = sampler
         self._lock = threading.RLock()
@@ -171,7 +175,7 @@ class Branches:
         with self._lock:
             group = self._groups.setdefault(key, Group())
             group.clocks[turn] = position
-            found = _compare(group.branches, track, policy_signal)
+            found = compare(group.branches, track, policy_signal, self._peers)
             apart = [math.inf if math.isnan(c.track) else c.track for c in found]
             choice = choose(group.branches, apart, turn, prediction, position)
             branch, blocked = choice.track, None
@@ -255,7 +259,9 @@ class Branches:
     def new_forecast(self) -> Forecast:
         """A forecast that knows nothing yet."""
         settings = self._technique.settings
-        return make_forecast(settings.calibrator, settings.taylorseer_order, self._store)
+        return make_forecast(
+            settings.calibrator, settings.taylorseer_order, self._store, self._peers
+        )
 
     def _new_corrector(self) -> Corrector | None:
         """A corrector that owes nothing, where the user and the sampler allow one."""
@@ -360,38 +366,6 @@ class Branches:
     def _note(self) -> None:
         # What is held grows until something is dropped: looking then and at the end is enough.
         self._store.note_bytes(bytes_of(self._tensors()))
-
-
-@dataclass(frozen=True)
-class _Changes:
-    """Relative changes of the signals against those of one branch.
-
-    nan where they are no number; infinite, or None, where shapes do not fit.
-    """
-
-    track: float
-    last: float | None
-    computed: float | None
-
-
-def _compare(
-    branches: Sequence[Branch], track: torch.Tensor, signal: torch.Tensor
-) -> list[_Changes]:
-    """Compare with every branch, in one reading. Comparisons of the same two count once."""
-    asked: dict[tuple[int, int], torch.Tensor] = {}
-
-    def ask(now: torch.Tensor, before: torch.Tensor | None) -> tuple[int, int] | None:
-        if before is None or before.shape != now.shape or before.device != now.device:
-            return None
-        pair = (id(now), id(before))
-        if pair not in asked:
-            asked[pair] = relative_change(now, before)
-        return pair
-
-    wanted = [(ask(track, b.track), ask(signal, b.last), ask(signal, b.computed)) for b in branches]
-    numbers = [n if math.isfinite(n) else math.nan for n in read(list(asked.values()))]
-    values: dict[tuple[int, int] | None, float] = dict(zip(asked, numbers, strict=True))
-    return [_Changes(values.get(t, math.inf), values.get(s), values.get(c)) for t, s, c in wanted]
 
 
 def _abandoned(branch: Branch, position: float) -> bool:

@@ -16,13 +16,15 @@ from typing import Any
 
 import torch
 
-from ..failures import FAILED, failed_sentence, is_ours, log_failure
+from ..failures import FAILED, BeginAgainError, failed_sentence, is_ours, log_failure
 from ..forecasts.corrector import leave_parts
 from ..forecasts.forecast import Streams
 from ..lack_of_memory import recovery
 from ..policies.base import Decision, RunInfo, Technique
 from ..report import RunReport
 from ..schedule import Schedule, SigmaReading
+from ..signals import Alone, Peers
+from . import sentences as say
 from .branches import NO_RESIDUAL, NOT_FINITE, Branch, Branches, Meeting, Memory
 from .course import Call, Course, Model
 from .evaluation import Evaluation
@@ -36,25 +38,6 @@ log = logging.getLogger("dit_acceleration")
 
 # Below this share of skipped evaluations the report says why there are not more.
 WORTH_EXPLAINING = 0.4
-
-AFTER_END = "after end_percent"
-WENT_WRONG = "acceleration failed"
-
-GRADIENTS = "gradients are on, and what is skipped has none, so nothing was skipped"
-
-NOT_FINITE_SENTENCE = (
-    "the change of the first blocks is not a finite number on this model, so nothing can be "
-    "skipped safely"
-)
-
-LAST_BLOCK_REPLACED = (
-    "another patch replaces the last block of this model, so caching was switched off for this run"
-)
-
-CALLED_AGAIN = (
-    "this model calls its blocks more than once in some evaluations, mostly to keep what they make "
-    "of the prompt; these evaluations were computed and nothing of them was reused"
-)
 
 
 class SamplingRun:
@@ -76,6 +59,8 @@ class SamplingRun:
         What may be asked of the host's memory.
     listener
         Is told of every evaluation and of the end.
+    peers
+        Others that run parts of the same evaluations, and decide alike.
 
     Raises
     ------
@@ -92,6 +77,7 @@ class SamplingRun:
         sigma_window: tuple[float, float],
         memory: Memory,
         listener: Listener | None = None,
+        peers: Peers | None = None,
     ) -> None:
         self.report = RunReport(technique.name, settings=technique.describe(), sampler=sampler)
         self.report.steps = schedule.steps
@@ -100,7 +86,10 @@ class SamplingRun:
         self._window = sigma_window
         self._lock = threading.RLock()
         self.memory = memory
-        self._branches = Branches(technique, memory, sampler)
+        self._peers = peers or Alone()
+        # What ranks see is the network's output, no picture; who calls them gives back.
+        named = sampler if self._peers.alone else ""
+        self._branches = Branches(technique, memory, named, self._peers)
         self._records = Records(self.report, listener, self._branches.tell_memory)
         self._targets = Targets(technique, schedule, self.report)
         self._reading: SigmaReading | None = None
@@ -147,6 +136,11 @@ class SamplingRun:
 
         Whatever goes wrong in our own work drops what is remembered and computes the evaluation;
         only the model's own errors and Cancel pass.
+
+        Raises
+        ------
+        BeginAgainError
+            When there are peers and this evaluation must be begun again by all.
         """
         if self._closed:
             return call.execute()
@@ -157,9 +151,11 @@ class SamplingRun:
             course = self._course(call)
             output = self._corrected(course, self._run(course, model))
         except Exception as error:
-            if error is model.error and not is_ours(error):
+            if isinstance(error, BeginAgainError) or (error is model.error and not is_ours(error)):
                 raise
             self.give_up(call.device, error)
+            if not model.ran and not self._peers.alone:
+                raise BeginAgainError(failed_sentence(error)) from None
             output = model.output if model.ran else call.execute()
         if course is not None:
             self._record(course)
@@ -198,12 +194,14 @@ class SamplingRun:
 
     def _run(self, course: Course, model: Model) -> Any:
         call = course.call
+        if not self._peers.agree(self._blocked_for_run is None) and not self._blocked_for_run:
+            self.run_plainly(say.PEER_GAVE_UP)
         if self._blocked_for_run is not None:
             self._branches.free(call.device)
         if torch.is_grad_enabled():
-            self.report.notice(GRADIENTS)
+            self.report.notice(say.GRADIENTS)
         if self._blocked_for_run is not None or torch.is_grad_enabled():
-            return self._plainly(course, model, "not accelerated")
+            return self._plainly(course, model, say.PLAIN)
         target = self._targets.of(call.network)
         if target is None:
             target, output = self._targets.aim_late(call.network, call.execute)
@@ -211,10 +209,10 @@ class SamplingRun:
                 course.add(Decision(False, "looked for the structure"))
                 return output
         if target.plan is None or target.info is None:
-            return self._plainly(course, model, "not accelerated")
+            return self._plainly(course, model, say.PLAIN)
         # Only a run with an end needs its sigma now; see SigmaReading for why it waits otherwise.
-        if self._window[1] > 0 and self._outside_window(course.sigma) == AFTER_END:
-            return self._plainly(course, model, AFTER_END)
+        if self._window[1] > 0 and self._outside_window(course.sigma) == say.AFTER_END:
+            return self._plainly(course, model, say.AFTER_END)
         return self._gated(course, model, target)
 
     def _plainly(self, course: Course, model: Model, reason: str) -> Any:
@@ -231,7 +229,7 @@ class SamplingRun:
         idle = info.structure.idle_blocks(call.network, plan.last)
         obstacle = call.obstacle([block for _, block in blocks])
         if obstacle is not None:
-            return self._recompute(course, model, obstacle, "not accelerated")
+            return self._recompute(course, model, obstacle, say.PLAIN)
 
         def decide(look: Look) -> Streams | None:
             with call.mark("decision"):
@@ -257,7 +255,7 @@ class SamplingRun:
             if dropped is None and failure is None:
                 raise
             sentence = dropped or failed_sentence(failure or error)
-            reason = "out of memory" if dropped else WENT_WRONG
+            reason = "out of memory" if dropped else say.WENT_WRONG
             if failure is not None and dropped is None:
                 log_failure(failure)
             # Its traceback holds tensors of the evaluation, as the error's did.
@@ -269,11 +267,11 @@ class SamplingRun:
                 if not course.outcomes:
                     course.add(Decision(False, "first blocks not called"))
                 return output
-            sentence, reason = LAST_BLOCK_REPLACED, "last block not called"
+            sentence, reason = say.LAST_BLOCK_REPLACED, "last block not called"
             if mixed:
-                sentence, reason = CALLED_AGAIN, "blocks called again"
+                sentence, reason = say.CALLED_AGAIN, "blocks called again"
             if evaluation.failure is not None:  # somebody's patch kept it to itself
-                sentence, reason = failed_sentence(evaluation.failure), WENT_WRONG
+                sentence, reason = failed_sentence(evaluation.failure), say.WENT_WRONG
         # Not before: the error's traceback kept the tensors of the evaluation alive.
         del evaluation
         return self._recompute(course, model, sentence, reason)
@@ -298,6 +296,8 @@ class SamplingRun:
         assert branch.policy is not None and branch.forecast is not None
         blocked = self._outside_window(course.sigma) or self._blocked(meeting, look)
         decision = branch.policy.decide(course.step_of_stage, meeting.seen, blocked)
+        if not self._peers.agree(decision.reuse) and decision.reuse:
+            decision = replace(decision, reuse=False, reason=say.PEER_COMPUTES)
         course.add(decision, branch)
         return branch.forecast.predict(course.position, look.signal) if decision.reuse else None
 
@@ -305,17 +305,14 @@ class SamplingRun:
         """Remember what was computed; the output is right, whatever happens here."""
         call = course.call
         if evaluation.tangled:
-            self.report.notice(CALLED_AGAIN)
+            self.report.notice(say.CALLED_AGAIN)
             course.keep_one()
             return
         for seen, outcome in zip(evaluation.passes, course.outcomes, strict=False):
             if seen.skipped or outcome.branch is None:
                 continue
             if seen.signal is None or seen.residual is None:
-                self.report.notice(
-                    "another patch replaces blocks of this model, so some evaluations could not "
-                    "be recorded and were computed"
-                )
+                self.report.notice(say.REPLACED)
                 continue
             with call.mark("learning"):
                 outcome.branch.learn(seen, course.step_of_stage, course.position)
@@ -342,7 +339,7 @@ class SamplingRun:
     def _blocked(self, meeting: Meeting, look: Look) -> str | None:
         branch = meeting.branch
         if meeting.blocked == NOT_FINITE:
-            self.report.notice(NOT_FINITE_SENTENCE)
+            self.report.notice(say.NOT_FINITE_SENTENCE)
         if look.must_run:
             return "this model must run here"
         if branch.hidden is not None and (branch.hidden, branch.shapes) != (
@@ -361,6 +358,8 @@ class SamplingRun:
         self.run_plainly(sentence)
         self._branches.free(course.call.device)
         course.leave()
+        if not self._peers.alone:
+            raise BeginAgainError(sentence)
         course.outcomes.clear()
         output = model()
         course.add(Decision(False, reason))
@@ -381,7 +380,7 @@ class SamplingRun:
         highest, lowest = self._window
         if sigma > highest:
             return "before start_percent"
-        return AFTER_END if sigma < lowest else None
+        return say.AFTER_END if sigma < lowest else None
 
     def close(self, finished: bool) -> RunReport:
         """Free everything and return the finished report."""

@@ -11,8 +11,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..errors import AccelerationError, shown
+from . import quantize_names
 
 CACHE, CALIBRATOR, ATTENTION = "cache_config", "calibrator_config", "attention_config"
+QUANTIZE = "quantize_config"
 
 BACKENDS = {
     "native": "sdpa",
@@ -37,12 +39,10 @@ _BACKEND_PLACES = (
     ("parallelism_config", "attention_backend"),
     ("parallelism_config", "parallel_kwargs", "attention_backend"),
 )
-"""Where a file may name one. The first that has a meaning here counts, as we run on one device."""
+"""Where a file may name one. The first that has a meaning here counts."""
 
 ELSEWHERE = {
-    "parallelism_config": "for several GPUs, use ComfyUI's node MultiGPU CFG Split",
-    "quantize_config": "load a quantized checkpoint instead",
-    "quantize": "load a quantized checkpoint instead",
+    "quantize": "what counts is quant_type or precision in quantize_config",
     "attention_backend": "what counts is backend in attention_config",
 }
 """Parts of the library's files that this pack does not act on, and what to do instead."""
@@ -71,7 +71,17 @@ def arranged(
     bare = not any(key in sections or key in ELSEWHERE or key == CALIBRATOR for key in data)
     if bare and any(key in cache_keys for key in data):
         return {CACHE: data}
-    return _with_attention(_with_calibrator(data))
+    return _with_quantize(_with_attention(_with_calibrator(data)))
+
+
+def _with_quantize(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A bare type of quantized weights in the section for it, unless that names one itself."""
+    wanted, own = data.get("quantize"), data.get(QUANTIZE, {})
+    names = ("precision", *quantize_names.TYPE_KEYS)
+    if not isinstance(wanted, str) or not isinstance(own, Mapping) or any(k in own for k in names):
+        return data
+    rest = {key: value for key, value in data.items() if key != "quantize"}
+    return {**rest, QUANTIZE: {**own, "quant_type": wanted}}
 
 
 def _with_calibrator(data: Mapping[str, Any]) -> Mapping[str, Any]:

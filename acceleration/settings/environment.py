@@ -24,7 +24,15 @@ WITH_SECONDARY = ("cache_config",)
 SCRIPTS = frozenset(
     PREFIX + name
     for name in (
-        *("CACHE", "COMFYUI", "DEVICE", "DEMO_INSIDE", "BENCHMARK_INSIDE", "FULL_SIZE_BEGAN"),
+        *(
+            "CACHE",
+            "COMFYUI",
+            "DEVICE",
+            "DEMO_INSIDE",
+            "BENCHMARK_INSIDE",
+            "FULL_SIZE_BEGAN",
+            "SPLIT_ON_CPU",
+        ),
         *("BROWSER", "CHROMIUM", "FRONT_END", "NODE", "NO_BROWSER", "SCREENSHOTS"),
     )
 )

@@ -20,9 +20,11 @@ from ..attention.settings import AttentionSettings
 from ..errors import AccelerationError, shown
 from ..performance import PerformanceSettings
 from ..progressive import ProgressiveSettings
+from ..quantize import QuantizeSettings
 from ..report import DEFAULT
-from . import cache_dit_files, cache_dit_names
+from . import cache_dit_files, cache_dit_names, parallel_names, quantize_names
 from .caching import CacheDiTSettings, TeaCacheSettings
+from .parallel import ParallelSettings
 
 NODE = "node"
 
@@ -90,6 +92,20 @@ SECTIONS: dict[str, Section] = {
         Section("attention_config", AttentionSettings, "ATTENTION"),
         Section("performance_config", PerformanceSettings, "PERFORMANCE"),
         Section("progressive_config", ProgressiveSettings, "PROGRESSIVE"),
+        Section(
+            "parallelism_config",
+            ParallelSettings,
+            "PARALLELISM",
+            aliases=parallel_names.ALIASES,
+            translate=parallel_names.translate,
+        ),
+        Section(
+            "quantize_config",
+            QuantizeSettings,
+            "QUANTIZE",
+            aliases=quantize_names.ALIASES,
+            translate=quantize_names.translate,
+        ),
     )
 }
 
@@ -306,6 +322,6 @@ def as_data(*settings: Any) -> dict[str, dict[str, Any]]:
         section = section_of(one)
         if section is not None:
             found[section.key] = asdict(one)
-            if section.translate is not None:
+            if section.switches:
                 found[section.key] |= cache_dit_names.switches_for(found[section.key])
     return found

@@ -28,6 +28,7 @@ import performance_tables
 from attention_tables import attention
 from full_size_tables import full_size
 from harness import ROOT, SetupError, add_arguments, ensure_environment, say
+from parallel_tables import parallel
 
 FILES = (
     ROOT / "README.md",
@@ -44,6 +45,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "target": performance_tables.target,
     "full-size": full_size,
     "attention": attention,
+    "parallel": parallel,
     "quality": demo_tables.quality,
     "tea-cache": demo_tables.tea_cache,
     "video": demo_tables.video,

@@ -40,6 +40,8 @@ def test_who_shows_runs_on_itself_is_told_apart_by_the_host() -> None:
 
     schemas = [node.define_schema() for node in NODES]
     shown = [schema for schema in schemas if io.Hidden.unique_id in schema.hidden]
+    # Makes weights, which equal nodes share; it shows no runs.
+    shown = [schema for schema in shown if schema.node_id != "AccelQuantize"]
     assert len(shown) >= 6
     assert [schema.node_id for schema in shown if not schema.not_idempotent] == []
 

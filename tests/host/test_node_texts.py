@@ -10,6 +10,7 @@ import pytest
 import node_texts
 from comfyui_environment import ROOT
 from comfyui_server import Server
+from comfyui_workflow import inputs_of, options_of
 
 pytestmark = [pytest.mark.server]
 
@@ -30,6 +31,25 @@ def test_every_input_and_output_has_a_tooltip_or_is_a_plain_hand_through(
         assert node["description"], kind
         for name, told in node["inputs"].items():
             assert len(told.get("tooltip", "")) > 10, (kind, name)
+
+
+def test_nodes_are_listed_under_the_name_of_the_pack(server: Server) -> None:
+    """Not under "model", among those of the host."""
+    info = server.object_info()
+    ours = {kind: node for kind, node in info.items() if kind.startswith("Accel")}
+    assert {node["category"] for node in ours.values()} == {"DiT acceleration"}
+    assert [kind for kind, node in ours.items() if "`" in node["description"]] == []
+
+
+def test_the_list_of_kernels_fits_a_small_window(server: Server) -> None:
+    """The page does not scroll a tooltip. What cannot run here is said in it."""
+    (backend,) = [
+        spec for name, spec in inputs_of(server.object_info()["AccelAttentionBackend"])
+        if name == "backend"
+    ]  # fmt: skip
+    tooltip = options_of(backend)["tooltip"]
+    assert "Cannot run here: " in tooltip
+    assert len(tooltip) < 900
 
 
 def test_every_node_has_a_help_page_and_every_page_a_node(texts: dict[str, Any]) -> None:
@@ -63,7 +83,8 @@ def test_every_node_has_a_help_page_in_other_languages(
         assert path.exists(), path
         text = path.read_text(encoding="utf-8")
         assert SCRIPTS[language].search(text) and node_texts.LIST.search(text), path
-        assert text.splitlines()[0] == f"# {node_texts.read(language)[kind]['display_name']}"
+        name = node_texts.read(language)[kind]["display_name"].partition("（")[0]
+        assert text.splitlines()[0] == f"# {name}"
 
 
 def test_no_help_page_has_a_table() -> None:

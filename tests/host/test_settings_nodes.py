@@ -126,7 +126,7 @@ def test_a_file_is_read_again_when_its_content_changes(places: dict[str, Path]) 
 def test_the_report_says_where_every_value_comes_from(
     places: dict[str, Path], model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (places["input"] / "mine.yaml").write_text(GOOD + "parallelism_config: {ulysses_size: auto}\n")
+    (places["input"] / "mine.yaml").write_text(GOOD + "parallelism_config: {tp_size: 2}\n")
     monkeypatch.setenv("DIT_ACCEL_CACHE_DIT_MC", "1")
     config = host.load_configuration("input/mine.yaml")
     accelerated = applied(model, config=config, max_warmup_steps=3)
@@ -138,7 +138,7 @@ def test_the_report_says_where_every_value_comes_from(
     assert "residual_diff_threshold 0.9 (file input/mine.yaml, cache_config)" in text
     assert "max_warmup_steps 3 (node)" in text
     assert "max_continuous_cached_steps 1 (environment variable DIT_ACCEL_CACHE_DIT_MC)" in text
-    assert "no effect here of ulysses_size 'auto'" in text
+    assert "no effect here of tp_size 2" in text
     assert data["origins"] == report.origins and data["origins"]["end_percent"] == "default"
     # It did what the sources said: three steps of warm-up, then every second one.
     assert [e.skipped for e in report.evaluations] == [False] * 3 + [True, False] * 3 + [True]

@@ -128,6 +128,14 @@ def test_every_field_of_every_section_has_a_variable_that_sets_it() -> None:
         "spectrum": "custom",
         "approximation": "fast",
         "target_speedup": "3",
+        "split": "cfg",
+        "exchange": "keys",
+        "ray_address": "192.168.0.5:6379",
+        "after_run": "release",
+        "precision": "int8",
+        "keep": "img_mlp",
+        "fold_loras": "false",
+        "measure": "off",
     }
     pairs = {"scm_compute_bins": "3,1", "scm_cache_bins": "2"}
     for key, section in SECTIONS.items():

@@ -17,6 +17,7 @@ PLACES = {
     "web/docs/AccelPerformanceMode.md": {"presets-list"},
     "docs/models.md": {"families", "published"},
     "docs/settings.md": {"environment"},
+    "docs/several_gpus.md": {"parallel"},
     "benchmarks/README.md": {
         "full-size", "attention", "performance", "target", "quality", "tea-cache", "video",
         "memory", "overhead", "attention-overhead", "profiler",

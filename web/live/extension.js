@@ -20,6 +20,9 @@ const EVENT = "dit_acceleration.progress";
 /** Name of the widget in which the front end shows a node's progress text. */
 const HOST_TEXT = "$$node-text-preview";
 
+/** How the ids of our nodes begin. */
+const OURS = "Accel";
+
 const LANGUAGES = ["zh", "ja"];
 
 const WIDGET = "dit_acceleration_live";
@@ -114,6 +117,10 @@ app.registerExtension({
       // The front end's own listener must have had its turn.
       queueMicrotask(() => dropText(String(event.detail?.nodeId)));
     });
+  },
+  nodeCreated(node) {
+    // What is in brackets is for the search, which ranks by words of the name.
+    if (node.comfyClass?.startsWith(OURS)) node.title = node.title?.replace(/ ?[(（].*$/, "");
   },
   afterConfigureGraph: restore,
 });

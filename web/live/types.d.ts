@@ -98,6 +98,7 @@ export interface Widget {
 
 export interface GraphNode {
   id: number | string;
+  title?: string;
   type: string;
   comfyClass?: string;
   constructor: { comfyClass?: string };
@@ -176,8 +177,8 @@ declare global {
     registerExtension(extension: {
       name: string;
       setup?(): void | Promise<void>;
-      afterConfigureGraph?(): void;
       nodeCreated?(node: GraphNode): void;
+      afterConfigureGraph?(): void;
       commands?: { id: string; label: string; icon?: string; function: () => unknown }[];
       keybindings?: {
         commandId: string;

@@ -1,0 +1,219 @@
+"""What Split Across GPUs cannot do is one sentence, before anything is started."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from split_factory import tiny
+from tiny_models import conditioning, make_model, sample
+
+from dit_acceleration_pack.acceleration import cluster, host
+from dit_acceleration_pack.acceleration.cluster import connection
+from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.host.split import ON_CPU
+from dit_acceleration_pack.acceleration.settings.parallel import ParallelSettings
+
+
+@pytest.fixture(autouse=True)
+def ray_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "is_installed", lambda: True)
+    monkeypatch.setenv(ON_CPU, "1")
+
+
+@pytest.fixture
+def model() -> Any:
+    return tiny("flux")
+
+
+def refused(model: Any, match: str, **settings: Any) -> None:
+    with pytest.raises(AccelerationError, match=match) as caught:
+        host.attach_split(model, ParallelSettings(**{"gpus": 2, **settings}))
+    assert "\n" not in str(caught.value)
+
+
+def on_cuda(monkeypatch: pytest.MonkeyPatch, model: Any, count: int) -> Any:
+    """As if there were so many GPUs."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    model.load_device = torch.device("cuda")
+    return model
+
+
+def test_one_gpu(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cuda(monkeypatch, model, 1)
+    for gpus in (0, 2):
+        refused(model, r"two GPUs or more, and this computer has 1: remove the node, or", gpus=gpus)
+
+
+def test_more_gpus_than_there_are_and_only_one(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cuda(monkeypatch, model, 2)
+    refused(model, r"gpus is 3, but this computer has 2: lower it, or 0 for all", gpus=3)
+    refused(model, r"gpus is 1: remove the node", gpus=1)
+    refused(model, r"gpus is 1: it takes two or more", gpus=1, ray_address="a:1")
+
+
+def test_no_gpu(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ON_CPU)
+    refused(model, r"needs several NVIDIA or AMD GPUs, and this model runs on cpu: remove the node")
+
+
+def test_ray_is_missing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "is_installed", lambda: False)
+    refused(model, r"`python -m pip install 'ray>=2\.40'`")
+
+
+def test_windows(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    refused(model, r"not on Windows: use ComfyUI's node MultiGPU CFG Split, or .* WSL2")
+
+
+def test_no_model() -> None:
+    refused(object(), r"Split Across GPUs needs a MODEL, got object")
+
+
+def test_a_model_that_cannot_be_loaded_again() -> None:
+    refused(make_model("flux"), r"does not say how to load it again.*Load Diffusion Model")
+
+
+def test_a_model_that_was_loaded_by_code(model: Any) -> None:
+    factory, _ = model.cached_patcher_init
+    model.cached_patcher_init = (factory, ("x", {"custom_operations": torch.nn}))
+    refused(model, r"cannot be told to other processes.*safetensors")
+
+
+def test_quantized_weights(model: Any) -> None:
+    class Quantized(torch.Tensor):
+        pass
+
+    layer = model.model.diffusion_model.img_in
+    weight = layer.weight.data.as_subclass(Quantized)
+    layer.weight = torch.nn.Parameter(weight, requires_grad=False)
+    refused(model, r"the weight img_in\.weight of this model is quantized \(Quantized\).*bf16")
+
+
+def test_quantize_model_on_the_same_model(model: Any) -> None:
+    from dit_acceleration_pack.acceleration.host.quantize import QUANTIZE_KEY, QuantizeAttachment
+    from dit_acceleration_pack.acceleration.quantize import QuantizeSettings
+
+    far = host.attach_split(model, ParallelSettings(gpus=2))
+    with pytest.raises(AccelerationError, match=r"holds no weights.*use one of the two"):
+        host.attach_quantize(far, QuantizeSettings(precision="fp8"))
+    model.set_attachments(QUANTIZE_KEY, QuantizeAttachment(QuantizeSettings(), None, None))
+    refused(model, r"Quantize Model and Split Across GPUs are on the same model.*remove one")
+
+
+@pytest.mark.parametrize(
+    "name", ["wan_vace", "wan_humo", "wan22_s2v", "wan22_animate", "aura_flow"]
+)
+def test_a_model_whose_tokens_are_not_described(name: str) -> None:
+    refused(tiny(name), r"so several GPUs cannot share an evaluation of it: use", split="sequence")
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"gpus": -1}, r"gpus is -1: it must be 0 for all"),
+        ({"split": "rows"}, r"split is 'rows': choose one of auto, sequence, batch, cfg"),
+        ({"exchange": "ring"}, r"exchange is 'ring': choose one of auto, ulysses, keys"),
+        ({"after_run": "stay"}, r"after_run is 'stay': choose one of keep, release"),
+    ],
+)
+def test_values(settings: dict[str, Any], match: str) -> None:
+    with pytest.raises(AccelerationError, match=match):
+        ParallelSettings(**settings)
+
+
+def replaced(model: Any) -> None:
+    def my_block(args: Any, extra: Any) -> Any:
+        return extra["original_block"](args)
+
+    model.set_model_patch_replace(my_block, "dit", "double_block", 0)
+
+
+def patched(model: Any) -> None:
+    def my_attention(q: Any, k: Any, v: Any, **kwargs: Any) -> Any:
+        return {}
+
+    model.set_model_attn1_patch(my_attention)
+
+
+def overridden(model: Any) -> None:
+    def my_override(function: Any, *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    options = model.model_options["transformer_options"]
+    options["optimized_attention_override"] = my_override
+
+
+def object_patched(model: Any) -> None:
+    model.add_object_patch("diffusion_model.img_in", torch.nn.Identity())
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (replaced, r"my_block.*cannot travel to the processes of the GPUs: remove it"),
+        (patched, r"my_attention.*attn1_patch.*cannot travel"),
+        (overridden, r"the attention override .*my_override cannot travel"),
+        (object_patched, r"a patch that replaces diffusion_model\.img_in cannot travel"),
+    ],
+)
+def test_what_cannot_travel_is_named_before_sampling(
+    model: Any, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None], match: str
+) -> None:
+    monkeypatch.setattr(cluster, "team_of", lambda *_: pytest.fail("nothing must be started"))
+    far = host.attach_split(model, ParallelSettings(gpus=2)).clone()
+    change(far)
+    with pytest.raises(AccelerationError, match=match):
+        sample(far, "flux", steps=1)
+
+
+def test_a_hook_of_weights_is_refused(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "team_of", lambda *_: pytest.fail("nothing must be started"))
+    import comfy.hooks
+
+    far = host.attach_split(model, ParallelSettings(gpus=2))
+    hooks = comfy.hooks.create_hook_lora({}, 1.0, 1.0)
+    positive = [[c, {**o, "hooks": hooks}] for c, o in conditioning("flux", 1)]
+    with pytest.raises(AccelerationError, match=r"a hook that changes weights .* cannot travel"):
+        sample(far, "flux", steps=1, positive=positive)
+
+
+def test_an_address_that_does_not_answer() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed here")
+    import ray
+
+    if ray.is_initialized():
+        ray.shutdown()
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(AccelerationError, match=r"no Ray cluster answered at .* within 10 s"):
+            cluster.connect(address, 2)
+    for odd in ("somewhere", "ray://a:1", "a:b"):
+        with pytest.raises(AccelerationError, match=r"ray_address is .*host and port"):
+            cluster.connect(odd, 2)
+
+
+def test_outside_of_sampling_a_split_model_says_what_it_is(model: Any) -> None:
+    far = host.attach_split(model, ParallelSettings(gpus=2))
+    with pytest.raises(AccelerationError, match=r"called outside of sampling"):
+        far.model.diffusion_model(torch.zeros(1, 16, 8, 8), torch.ones(1), context=None)
+
+
+def test_the_model_is_untouched_and_its_like_is_without_weights(model: Any) -> None:
+    network = model.model.diffusion_model
+    before = {name: p.data_ptr() for name, p in network.named_parameters()}
+    far = host.attach_split(model, ParallelSettings(gpus=2))
+    assert {name: p.data_ptr() for name, p in network.named_parameters()} == before
+    assert not list(far.model.diffusion_model.parameters())
+    assert far.model.diffusion_model.patch_size == network.patch_size
+    assert far.model.diffusion_model.state_dict().keys() == network.state_dict().keys()
+    assert far.model_size() < 2 and model.model_size() > 1000
+    assert host.structure_of(far).family.name == "FLUX"
+    again = host.attach_split(far, ParallelSettings(gpus=3))
+    assert host.lever_of(again, host.SPLIT_KEY).gpus == 3

@@ -1,0 +1,203 @@
+"""Several ranks compute what one process does: over gloo, with the host's real classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from split_ranks import run_ranks
+
+from dit_acceleration_pack.acceleration.families import FAMILIES, describe
+from dit_acceleration_pack.acceleration.parallel import keys_bytes, ulysses_bytes
+
+CLOSE = 1e-5
+"""Largest difference in float32, relative to the largest value; sums are added up in another
+order."""
+
+REFERENCES = {"reference_latents_method": "index_timestep_zero"}
+ODD = [16, 6, 10]  # 15 image tokens
+
+BOTH: list[dict[str, Any]] = [
+    {"family": "flux"},
+    {"family": "flux", "latent": ODD, "cfg": 3.0, "control": False},
+    {"family": "flux", "control": True, "cfg": 3.0},
+    {"family": "flux_kontext", "batch": 3},
+    {"family": "flux2_reference", "conditions": REFERENCES},
+    {"family": "chroma", "control": True},
+    {"family": "wan", "latent": [16, 3, 6, 10]},
+    {"family": "wan22_5b", "frame_times": True, "cfg": 3.0},
+    {"family": "qwen_image", "control": True, "text_mask": [1, 1, 1, 0, 0]},
+    {"family": "qwen_image_edit_2511"},
+    {"family": "z_image"},
+    {"family": "hunyuan_video", "control": True},
+    {"family": "hunyuan_video_i2v"},
+]
+MORE: list[dict[str, Any]] = [
+    {"family": "flux2", "cfg": 3.0},
+    {"family": "flux_fill"},
+    {"family": "longcat"},
+    {"family": "ovis"},
+    {"family": "chroma", "batch": 3, "cfg": 3.0},
+    {"family": "wan", "cfg": 3.0, "batch": 3},
+    {"family": "wan_i2v"},
+    {"family": "wan_flf2v"},
+    {"family": "wan_in_context"},
+    {"family": "wan_fun_control"},
+    {"family": "wan_camera"},
+    {"family": "qwen_image", "cfg": 3.0, "batch": 3},
+    {"family": "qwen_image_edit"},
+    {"family": "qwen_image_layered"},
+    {"family": "lumina2", "cfg": 3.0},
+    {"family": "z_image_omni"},
+    {"family": "hunyuan_video_reference"},
+    {"family": "hunyuan_video15"},
+    {"family": "hunyuan_image21"},
+    {"family": "skyreels_i2v"},
+]
+
+EXCHANGES = ("keys", "ulysses")
+# In the quick check every case by one of them, in turn.
+ON_TWO = [{**case, "exchange": EXCHANGES[at % 2]} for at, case in enumerate(BOTH)]
+ON_THREE = [
+    {"family": "flux", "exchange": "ulysses", "control": True},  # 2 heads: keys
+    {"family": "flux", "exchange": "keys", "latent": ODD},
+    {"family": "wan22_5b", "exchange": "keys", "frame_times": True},
+    {"family": "qwen_image_edit_2511", "exchange": "keys"},
+    {"family": "z_image", "exchange": "ulysses"},  # 8 heads on 3 ranks
+    {"family": "hunyuan_video_i2v", "exchange": "keys"},
+]
+MISTAKES: list[dict[str, Any]] = [
+    {"family": "flux", "exchange": "keys", "mistake": "rope"},
+    {"family": "flux", "exchange": "keys", "control": True, "mistake": "last add"},
+    {"family": "qwen_image", "exchange": "keys", "text_mask": [1, 0, 0, 0, 0], "mistake": "mask"},
+    {"family": "wan22_5b", "exchange": "keys", "frame_times": True, "mistake": "grain"},
+    {
+        "family": "flux2_reference",
+        "exchange": "keys",
+        "conditions": REFERENCES,
+        "mistake": "ranges",
+    },
+]
+
+
+def attention_cases() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for exchange in EXCHANGES:
+        base = {"do": "attention", "exchange": exchange, "heads": 3, "text": 3, "image": 6}
+        found += [
+            base,
+            {**base, "rows": True},
+            {**base, "mask": [1, 1, 9]},
+            {**base, "mask": [2, 1, 9], "local_mask": True},
+            {**base, "mask": [9, 9]},
+            {**base, "mask": [2, 9, 9]},
+            {**base, "mask": [2, 3, 9, 9]},
+            {**base, "mask": [2, 3, 1, 9], "local_mask": True},
+            {**base, "text": 1, "image": 2},
+        ]
+    return found
+
+
+ATTENTION = attention_cases()
+
+
+@pytest.fixture(scope="module")
+def on_two() -> Iterator[Any]:
+    """What two ranks found, by case. One start for all, as it takes longer than they do."""
+    cases = [*ON_TWO, *ATTENTION, {"do": "together"}, *MISTAKES]
+    found = dict(zip(map(str, cases), run_ranks(2, cases), strict=True))
+    yield lambda case: found[str(case)]
+
+
+@pytest.fixture(scope="module")
+def on_three() -> Iterator[Any]:
+    found = dict(zip(map(str, ON_THREE), run_ranks(3, ON_THREE), strict=True))
+    yield lambda case: found[str(case)]
+
+
+def check_exact(found: list[dict[str, Any]]) -> None:
+    for rank in found:
+        assert "error" not in rank, rank["error"]
+        assert rank["finite"] and rank["difference"] <= CLOSE
+        assert rank["ranks_equal"] and rank["repeats"]
+        assert rank["left"] == 0
+        assert rank["attended"] > 0
+
+
+def check_counts(rank: int, found: dict[str, Any], case: dict[str, Any], ranks: int) -> None:
+    """Every byte and every exchange is one that a formula knows."""
+    expected = calls = 0
+    hidden = 0
+    for batch, heads, size, sizes, mask in found["attention"]:
+        keys = case["exchange"] == "keys" or heads < ranks
+        if keys:
+            expected += keys_bytes(batch, heads * size, sizes, 4)
+        else:
+            expected += ulysses_bytes(rank, batch, heads, size, sizes, 4)
+        calls += 2
+        hidden = heads * size
+        if mask:
+            rows = 1
+            for length in mask[:-1]:
+                rows *= length
+            expected += rows * max(sizes) * 4 * (ranks - 1)
+            calls += 1
+    assert found["attended"] == len(found["attention"])
+    assert found["calls"] == calls + found["evaluations"], "one gather an evaluation"
+    gathered = found["bytes"] - expected
+    # The image stream, padded to the longest share.
+    assert gathered > 0 and gathered % (hidden * 4 * (ranks - 1) * found["evaluations"]) == 0
+
+
+def test_every_described_family_has_a_case() -> None:
+    from tiny_models import bare_model
+
+    described = {family.name for family in FAMILIES if family.split}
+    names = {case["family"] for case in ON_TWO}
+    found = [describe(bare_model(name).diffusion_model) for name in sorted(names)]
+    assert {structure.family.name for structure in found if structure is not None} == described
+
+
+@pytest.mark.parametrize("case", ON_TWO, ids=str)
+def test_two_ranks_compute_what_one_process_does(on_two: Any, case: dict[str, Any]) -> None:
+    check_exact(on_two(case))
+    for rank, found in enumerate(on_two(case)):
+        check_counts(rank, found, case, 2)
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("case", ON_THREE, ids=str)
+def test_three_ranks_compute_what_one_process_does(on_three: Any, case: dict[str, Any]) -> None:
+    check_exact(on_three(case))
+    for rank, found in enumerate(on_three(case)):
+        check_counts(rank, found, case, 3)
+
+
+@pytest.mark.whole
+def test_every_variant_of_the_described_families() -> None:
+    cases = [{**case, "exchange": e} for case in (*BOTH, *MORE) for e in EXCHANGES]
+    for case, found in zip(cases, run_ranks(2, cases, limit=1800), strict=True):
+        check_exact(found)
+        for rank, one in enumerate(found):
+            check_counts(rank, one, case, 2)
+
+
+@pytest.mark.parametrize("case", ATTENTION, ids=str)
+def test_attention_alone_by_either_exchange(on_two: Any, case: dict[str, Any]) -> None:
+    for rank in on_two(case):
+        assert rank["difference"] < 1e-5
+        assert rank["calls"] == 2 + ("local_mask" in case)
+
+
+def test_ranks_decide_together(on_two: Any) -> None:
+    for rank in on_two({"do": "together"}):
+        assert rank["together"] == pytest.approx(rank["whole"], rel=1e-6)
+        assert rank["alone"] != pytest.approx(rank["whole"], rel=1e-2)
+        assert rank["agreed"] == [True, False]
+
+
+@pytest.mark.parametrize("case", MISTAKES, ids=lambda case: case["mistake"])
+def test_a_mistake_made_on_purpose_is_seen(on_two: Any, case: dict[str, Any]) -> None:
+    for rank in on_two(case):
+        assert "error" in rank or rank["difference"] > 20 * CLOSE
