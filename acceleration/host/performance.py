@@ -125,7 +125,10 @@ class PerformanceAttachment(RunLever):
         compiled = self._compiled(patcher) if compiling.compiles(verdict) else None
         span = Span(patcher.load_device)
         run = ModeRun(report, patcher, verdict, wrappers, compiled, plain, Guarded(live), span)
-        run.look_ahead(sampling)
+        try:
+            run.look_ahead(sampling)
+        except Exception as error:
+            log_failure(error)  # the table of presets is not worth the mode
         return run
 
     def _put_in(self, run: ModeRun, options: dict[str, Any]) -> None:

@@ -181,3 +181,28 @@ def test_measured_times_of_the_same_steps_are_kept(node: str, tmp_path: Path) ->
         for folder, known in zip(folders, (earlier, {**earlier, "steps": 20}, None), strict=True)
     ]
     assert found == [{"off": 10.0, "fast": 3.5}, {"fast": 3.5}, {"fast": 3.5}]
+
+
+RUN = {"outcome": "finished", "skipped": 9, "seconds": 4.0, "seconds_saved": 3.6}
+
+
+@pytest.mark.parametrize(
+    ("last", "mode", "text"),
+    [
+        (None, 0, ""),
+        ({**RUN, "outcome": "running"}, 0, ""),
+        (RUN, 0, "1.9×"),
+        (RUN, 4, "off"),
+        (RUN, 2, "off"),
+        ({**RUN, "skipped": 0, "seconds_saved": None}, 0, "off"),
+        ({**RUN, "outcome": "replaced"}, 0, "replaced"),
+        ({**RUN, "seconds_saved": None}, 0, ""),
+    ],
+)
+def test_what_the_badge_says(
+    node: str, tmp_path: Path, last: dict[str, Any] | None, mode: int, text: str
+) -> None:
+    given = f"{json.dumps(last)} ?? undefined, {mode}, () => false"
+    script = 'import { badgeText } from "./badge_text.js";'
+    script += f"console.log(JSON.stringify(badgeText({given})));"
+    assert run(node, tmp_path, script) == text

@@ -7,16 +7,18 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { find, kindOf, shownGraph } from "./graph.js";
 import { recall } from "./memory.js";
-import { badgeText, replaces } from "./badge_text.js";
+import { badgeText, replaces, skips } from "./badge_text.js";
 
 /** @typedef {import("./types").GraphNode} GraphNode */
 /** @typedef {import("./types").Progress} Progress */
 
 const EVENT = "dit_acceleration.progress";
-const OURS = "Accel";
 
-/** @type {WeakMap<GraphNode, Progress>} The last run of a node. */
-const runs = new WeakMap();
+const CLASS = "dit-live-gained";
+const LOOK_MILLISECONDS = 500;
+
+/** @type {Map<GraphNode, Progress>} The last run of a node. */
+const runs = new Map();
 
 /**
  * Whether a caching node comes after this one on its MODEL, which then counts.
@@ -58,37 +60,43 @@ function mark(node) {
 function receive(run) {
   if ((run.workflow ?? shownGraph().id) !== shownGraph().id) return;
   const node = find(run.node);
-  if (!node) return;
+  if (!node || !skips(node.type)) return;
   runs.set(node, run);
-  if (run.outcome !== "running") refresh(node);
+  node.setDirtyCanvas(true, true);
 }
 
 /**
- * Nodes that Vue draws look at their badges again only when they are told that these changed.
+ * Nodes 2.0 looks at badges only when a node is made, so there it goes into the header by itself.
  * @param {GraphNode} node
  */
-function refresh(node) {
-  const { badges } = node;
-  if (badges) {
-    node.badges = [...badges];
-    node.graph?.trigger?.("node:property:changed", {
-      type: "node:property:changed",
-      nodeId: node.id,
-      property: "badges",
-      oldValue: badges,
-      newValue: node.badges,
-    });
+function hang(node) {
+  const header = document.querySelector(`[data-testid="node-header-${node.id}"]`);
+  if (!header) return;
+  const text = textOf(node);
+  const found = header.querySelector(`.${CLASS}`);
+  if (!text) return found?.remove();
+  const badge = found ?? document.createElement("span");
+  badge.className = CLASS;
+  if (badge.textContent !== text) badge.textContent = text;
+  if (!found) header.append(badge);
+}
+
+/** Nodes are muted, bypassed, connected and removed while nothing runs. */
+function look() {
+  for (const node of runs.keys()) {
+    if (!node.graph) runs.delete(node);
+    else hang(node);
   }
-  node.setDirtyCanvas(true, true);
 }
 
 app.registerExtension({
   name: "ditAcceleration.badge",
   setup() {
     api.addEventListener(EVENT, (event) => receive(event.detail));
+    setInterval(look, LOOK_MILLISECONDS);
   },
   nodeCreated(node) {
-    if (kindOf(node).startsWith(OURS)) mark(node);
+    if (skips(kindOf(node))) mark(node);
   },
   afterConfigureGraph() {
     for (const run of recall(shownGraph().id)) receive(run);

@@ -11,6 +11,14 @@ const MODE = "AccelPerformanceMode";
 const CACHING = ["AccelApplyCacheDiT", "AccelApplyTeaCache", MODE];
 
 /**
+ * Whether a node of this type is one that skips evaluations.
+ * @param {string} type
+ */
+export function skips(type) {
+  return CACHING.includes(type);
+}
+
+/**
  * Whether a later node on a MODEL takes the place of an earlier one. Performance Mode leaves what
  * is set before it, and takes the place of another Performance Mode only.
  * @param {string} earlier Types of both.
@@ -19,7 +27,7 @@ const CACHING = ["AccelApplyCacheDiT", "AccelApplyTeaCache", MODE];
  */
 export function replaces(earlier, later, mode) {
   if (mode === MUTED || mode === BYPASSED) return false;
-  if (!CACHING.includes(earlier) || !CACHING.includes(later)) return false;
+  if (!skips(earlier) || !skips(later)) return false;
   return later !== MODE || earlier === MODE;
 }
 

@@ -59,9 +59,12 @@ export class Frame {
     this.observer.observe(this.content);
   }
 
-  /** Make the node as high as what is in it needs; nothing, where panels are hidden. */
+  /**
+   * Make the node as high as what is in it needs; nothing, where panels are hidden, or where the
+   * page lays nodes out by itself.
+   */
   take() {
-    const shown = this.content.offsetHeight;
+    const shown = window.LiteGraph.vueNodesMode ? 0 : this.content.offsetHeight;
     this.grow(shown ? shown + 2 * MARGIN + GAP : 0);
   }
 

@@ -157,7 +157,7 @@ export interface Graph {
 
 declare global {
   interface Window {
-    LiteGraph: { NODE_TITLE_HEIGHT: number };
+    LiteGraph: { NODE_TITLE_HEIGHT: number; vueNodesMode?: boolean };
   }
   interface App {
     /** The workflow's outermost graph. */
@@ -178,7 +178,6 @@ declare global {
       name: string;
       setup?(): void | Promise<void>;
       afterConfigureGraph?(): void;
-      nodeCreated?(node: GraphNode): void;
       commands?: { id: string; label: string; icon?: string; function: () => unknown }[];
       keybindings?: {
         commandId: string;
