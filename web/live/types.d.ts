@@ -177,6 +177,7 @@ declare global {
     registerExtension(extension: {
       name: string;
       setup?(): void | Promise<void>;
+      nodeCreated?(node: GraphNode): void;
       afterConfigureGraph?(): void;
       commands?: { id: string; label: string; icon?: string; function: () => unknown }[];
       keybindings?: {
