@@ -14,13 +14,13 @@ from comfyui_environment import ROOT
 # Where each table stands.
 PLACES = {
     "README.md": {"presets"},
-    "web/docs/AccelPerformanceMode.md": {"presets"},
+    "web/docs/AccelPerformanceMode.md": {"presets-list"},
     "docs/models.md": {"families", "published"},
     "docs/settings.md": {"environment"},
     "docs/several_gpus.md": {"parallel"},
     "benchmarks/README.md": {
         "full-size", "attention", "performance", "target", "quality", "tea-cache", "video",
-        "memory", "overhead", "attention-overhead", "profiler",
+        "memory", "overhead", "attention-overhead", "profiler", "quantize",
     },
 }  # fmt: skip
 
