@@ -6,11 +6,31 @@ import reprlib
 
 
 class AccelerationError(ValueError):
-    """A setting that cannot work; one sentence naming value, limit and way out."""
+    """A setting that cannot work; one sentence naming value, limit and way out.
+
+    Attributes
+    ----------
+    title
+        Of the node that it is about, where it comes up at another one, such as the sampler.
+    """
+
+    # The host shows the module's name before the sentence, and that is the path of a folder.
+    __module__ = "dit_acceleration"
+
+    title = ""
+
+    def of(self, title: str) -> AccelerationError:
+        """The same with a node's title first; who named it first, named it."""
+        if not self.title:
+            self.title = title
+            self.args = (f"{title}: {self}",)
+        return self
 
 
 class MissingPackageError(AccelerationError):
     """An optional package is needed now and is not installed."""
+
+    __module__ = AccelerationError.__module__
 
     def __init__(self, feature: str, package: str) -> None:
         super().__init__(

@@ -13,6 +13,12 @@ DEFAULT = "default"
 SWITCHED_OFF = "switched off"
 """Outcome of a lever that an operator has locked."""
 
+REPLACED = "replaced"
+"""Outcome of a lever whose place another node has taken."""
+
+REFUSED = "refused"
+"""Outcome of a lever whose settings do not fit the run, which an error ends."""
+
 
 @dataclass
 class EvaluationRecord:
@@ -55,7 +61,7 @@ class Report:
     """Where each setting comes from: node, file, environment variable or default."""
     notices: list[str] = field(default_factory=list)
     outcome: str = "running"
-    """``finished``, ``interrupted`` (error or Cancel), ``running`` or ``switched off``."""
+    """``finished``, ``interrupted`` (error or Cancel), ``running``, or what stands above."""
 
     def notice(self, sentence: str) -> None:
         """Add a sentence once."""
@@ -92,7 +98,9 @@ class Report:
         ]
         if chosen:
             lines.append(f"Settings: {', '.join(chosen)}; the rest as by default.")
-        return "\n".join([*lines, *(f"Note: {notice}." for notice in self.notices)])
+        # What the sentence has said need not be noted.
+        notes = [notice for notice in self.notices if notice not in lines[0]]
+        return "\n".join([*lines, *(f"Note: {notice}." for notice in notes)])
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON-ready data."""
@@ -116,7 +124,7 @@ class RunReport(Report):
     steps: int = 0
     evaluations: list[EvaluationRecord] = field(default_factory=list)
     explanation: str = ""
-    """Why little was skipped, where that is known."""
+    """What limited this run and what helps, where that is known."""
     residual_placement: str = ""
     residual_peak_bytes: int = 0
     seconds: float = 0.0

@@ -7,12 +7,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..acceleration import host
+from ..acceleration.cache_dit.library import require_installed
 from ..acceleration.policies.cache_dit import CacheDiT
 from ..acceleration.settings.caching import CacheDiTSettings
 from ..acceleration.settings.environment import settings_for
-from .shared_inputs import node_id, setting_inputs
-
-CATEGORY = "model/acceleration"
+from .shared_inputs import CATEGORY, SHOWS_ITS_RUNS, UNLINKED, node_id, refusal, setting_inputs
 
 
 class ApplyCacheDiT(io.ComfyNode):
@@ -36,6 +35,27 @@ class ApplyCacheDiT(io.ComfyNode):
             ],
             outputs=[io.Model.Output(tooltip="The same model, sampling with Cache-DiT.")],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=SHOWS_ITS_RUNS,
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        scm_compute_bins: Any = "",
+        scm_cache_bins: Any = "",
+        start_percent: Any = 0.0,
+        end_percent: Any = 1.0,
+        config: Any = UNLINKED,
+    ) -> bool | str:
+        """Refuse before anything runs what the host cannot check; their sum needs the sampler."""
+        settings = {
+            "scm_compute_bins": scm_compute_bins,
+            "scm_cache_bins": scm_cache_bins,
+            "start_percent": start_percent,
+            "end_percent": end_percent,
+        }
+        return refusal(
+            "cache_config", config, settings, lambda _: require_installed("Apply Cache-DiT")
         )
 
     @classmethod

@@ -10,7 +10,7 @@ from ..acceleration import host
 from ..acceleration.policies.tea_cache import TeaCache
 from ..acceleration.settings.caching import TeaCacheSettings
 from ..acceleration.settings.environment import settings_for
-from .shared_inputs import node_id, setting_inputs
+from .shared_inputs import CATEGORY, SHOWS_ITS_RUNS, UNLINKED, node_id, refusal, setting_inputs
 
 
 class ApplyTeaCache(io.ComfyNode):
@@ -21,7 +21,7 @@ class ApplyTeaCache(io.ComfyNode):
         return io.Schema(
             node_id="AccelApplyTeaCache",
             display_name="Apply TeaCache",
-            category="model/acceleration",
+            category=CATEGORY,
             description=(
                 "Samples a diffusion transformer faster: estimates from the change of its input "
                 "how much the output would change, and skips all blocks while that is little. "
@@ -34,7 +34,26 @@ class ApplyTeaCache(io.ComfyNode):
             ],
             outputs=[io.Model.Output(tooltip="The same model, sampling with TeaCache.")],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=SHOWS_ITS_RUNS,
         )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        coefficients: Any = "auto",
+        custom_coefficients: Any = "",
+        start_percent: Any = 0.0,
+        end_percent: Any = 1.0,
+        config: Any = UNLINKED,
+    ) -> bool | str:
+        """Refuse before anything runs what the host cannot check."""
+        settings = {
+            "coefficients": coefficients,
+            "custom_coefficients": custom_coefficients,
+            "start_percent": start_percent,
+            "end_percent": end_percent,
+        }
+        return refusal("teacache_config", config, settings)
 
     @classmethod
     def execute(cls, model: Any, config: Any = None, **settings: Any) -> io.NodeOutput:

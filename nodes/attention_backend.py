@@ -8,9 +8,8 @@ from comfy_api.latest import io
 
 from ..acceleration import host
 from ..acceleration.attention import CHOICES, AttentionSettings, describe_choices
-from ..acceleration.errors import AccelerationError
 from ..acceleration.settings.environment import settings_for
-from .shared_inputs import node_id, setting_inputs
+from .shared_inputs import CATEGORY, SHOWS_ITS_RUNS, UNLINKED, node_id, refusal, setting_inputs
 
 
 class AttentionBackend(io.ComfyNode):
@@ -20,8 +19,8 @@ class AttentionBackend(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="AccelAttentionBackend",
-            display_name="Attention Backend",
-            category="model/acceleration",
+            display_name="Attention Backend (sage, flash)",
+            category=CATEGORY,
             description=(
                 "Chooses the attention kernel for this model only, falls back where a kernel "
                 "cannot take a call, and reports what really ran. auto and everything but the sage "
@@ -29,24 +28,36 @@ class AttentionBackend(io.ComfyNode):
             ),
             search_aliases=[
                 *("flash attention", "sage attention", "sageattn", "xformers", "sdpa", "cudnn"),
-                "attention kernel",
+                *("attention kernel", "fp8"),
             ],
             inputs=[
                 io.Model.Input("model", tooltip="The model whose attention is meant."),
-                *setting_inputs(AttentionSettings, backend=describe_choices()),
+                *setting_inputs(AttentionSettings, backend=describe_choices(host.device_here())),
             ],
             outputs=[io.Model.Output(tooltip="The same model with this attention.")],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=SHOWS_ITS_RUNS,
         )
 
     @classmethod
-    def validate_inputs(cls, backend: Any = None) -> bool | str:
-        """Take what older versions had in the list, too; a linked value is checked later."""
-        try:
-            AttentionSettings(backend=backend or CHOICES[0])
-        except AccelerationError as error:
-            return str(error)
-        return True
+    def validate_inputs(
+        cls,
+        backend: Any = CHOICES[0],
+        start_percent: Any = 0.0,
+        end_percent: Any = 1.0,
+        first_block: Any = 0,
+        last_block: Any = -1,
+        config: Any = UNLINKED,
+    ) -> bool | str:
+        """Refuse before anything runs what cannot work here, and take former names of backends."""
+        settings = {
+            "backend": backend,
+            "start_percent": start_percent,
+            "end_percent": end_percent,
+            "first_block": first_block,
+            "last_block": last_block,
+        }
+        return refusal("attention_config", config, settings, AttentionSettings.require_installed)
 
     @classmethod
     def execute(cls, model: Any, config: Any = None, **settings: Any) -> io.NodeOutput:

@@ -8,13 +8,16 @@ from comfy_api.latest import io
 
 from ..acceleration import host
 from ..acceleration.errors import AccelerationError
-from ..acceleration.policies.cache_dit import CacheDiT
-from ..acceleration.policies.calibration import calibrate
+from ..acceleration.plots import as_image_batch, calibration_plot
+from ..acceleration.policies.calibration import Calibration, calibrate
 from ..acceleration.policies.recording import Recorder, Recording
-from ..acceleration.settings.caching import CacheDiTSettings
+from .shared_inputs import CATEGORY
+from .shown import temporary
 
-# So low that no step is ever skipped, yet the change of every step is measured.
-NEVER = 1e-9
+STANDS = (
+    "This calibration stands already, so nothing was sampled. Change the seed to measure anew, for "
+    "example with another prompt."
+)
 
 
 class CalibrateTeaCache(io.ComfyNode):
@@ -26,11 +29,12 @@ class CalibrateTeaCache(io.ComfyNode):
         return io.Schema(
             node_id="AccelCalibrateTeaCache",
             display_name="Calibrate TeaCache",
-            category="model/acceleration",
+            category=CATEGORY,
             description=(
-                "Samples twice with everything computed, fits TeaCache's coefficients to this "
+                "Samples once with everything computed, fits TeaCache's coefficients to this "
                 "checkpoint and stores them; Apply TeaCache then finds them by itself. Also tells "
-                "which Cache-DiT threshold skips how much. Needed once per checkpoint."
+                "which Cache-DiT threshold skips how much. Needed once per checkpoint: with the "
+                "same settings it does not sample again."
             ),
             search_aliases=["teacache coefficients"],
             inputs=[
@@ -43,8 +47,9 @@ class CalibrateTeaCache(io.ComfyNode):
                     default=0,
                     min=0,
                     max=2**64 - 1,
-                    tooltip="Any; more runs with other "
-                    "seeds and prompts do not hurt, the last one counts.",
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Any. Another one measures anew, as after a change of the prompt; the "
+                    "last calibration of a checkpoint counts.",
                 ),
                 io.Int.Input(
                     "steps",
@@ -84,28 +89,30 @@ class CalibrateTeaCache(io.ComfyNode):
                 "This MODEL is not a diffusion transformer that TeaCache can skip, so there is "
                 "nothing to calibrate."
             )
+        identity = host.checkpoint_identity(host.network_of(model))
+        settings = _settings(sampling)
+        standing = host.stored_calibration(identity)
+        if standing is not None and standing.settings == settings:
+            return _result(cls, model, standing, STANDS)
         recording = Recording()
         sampling["latent"] = sampling.pop("latent_image")
         host.sample(host.attach(model, Recorder(recording)), **sampling)
         calibration = calibrate(
-            host.checkpoint_identity(host.network_of(model)),
-            structure.family.name,
-            recording.inputs,
-            recording.outputs,
-            settings={k: v for k, v in sampling.items() if isinstance(v, int | float | str)},
-        )
-        # After the fit: what is refused is refused before a second run.
-        calibration = calibration.with_cache_dit_diffs(_cache_dit_diffs(model, sampling))
+            identity, structure.family.name, recording.inputs, recording.outputs, settings
+        ).with_cache_dit_diffs(recording.first_blocks)
         path = host.save_calibration(calibration)
-        text = f"{calibration.text()}\nStored as {path.name}."
-        return io.NodeOutput(model, text, ui={"text": [text]})
+        return _result(cls, model, calibration, f"Stored as {path.name}.")
 
 
-def _cache_dit_diffs(model: Any, sampling: dict[str, Any]) -> list[float]:
-    """Changes of the first block's residual from step to step."""
-    technique = CacheDiT(CacheDiTSettings(residual_diff_threshold=NEVER))
-    technique.changes_pictures = False  # nothing changes so little that it would be skipped
-    watched = host.attach(model, technique)
-    host.sample(watched, **sampling)
-    report = host.last_report(watched)
-    return [e.diff for e in report.evaluations if e.diff is not None] if report else []
+def _settings(sampling: dict[str, Any]) -> dict[str, Any]:
+    """What a calibration was measured with, as JSON has it; the prompt is left to the seed."""
+    numbers = {k: v for k, v in sampling.items() if isinstance(v, int | float | str)}
+    return {**numbers, "latent": list(sampling["latent_image"]["samples"].shape)}
+
+
+def _result(
+    cls: type[io.ComfyNode], model: Any, calibration: Calibration, what: str
+) -> io.NodeOutput:
+    text = f"{calibration.text()}\n{what}"
+    plot = as_image_batch(calibration_plot(calibration.as_dict()))
+    return io.NodeOutput(model, text, ui={"text": [text], "drawings": temporary(plot, cls)})

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..acceleration import host
 from ..acceleration.errors import AccelerationError
-from .shared_inputs import AccelConfig
+from .shared_inputs import CATEGORY, AccelConfig
 
 
 class LoadAccelerationConfig(io.ComfyNode):
@@ -19,7 +19,7 @@ class LoadAccelerationConfig(io.ComfyNode):
         return io.Schema(
             node_id="AccelLoadConfig",
             display_name="Load Acceleration Config",
-            category="model/acceleration",
+            category=CATEGORY,
             description=(
                 "Reads a YAML or JSON file of settings, with cache-dit's names as SGLang-Diffusion "
                 "uses them. Connect it to the config input of an acceleration node."

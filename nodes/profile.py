@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..acceleration import host
 from ..acceleration.profiling.profiler import MODES, ProfileSettings
+from .shared_inputs import CATEGORY
 
 
 class ProfileSampling(io.ComfyNode):
@@ -19,14 +20,14 @@ class ProfileSampling(io.ComfyNode):
         return io.Schema(
             node_id="AccelProfile",
             display_name="Profile Sampling",
-            category="model/acceleration",
+            category=CATEGORY,
             description=(
                 "Records some evaluations of the next sampling runs with PyTorch's profiler, "
                 "writes a trace for Perfetto into the output folder, and tells where the time "
                 "went. Connect Acceleration Report to read it. Changes no picture; takes time "
                 "itself, so remove or bypass it when you are done."
             ),
-            search_aliases=["profiler", "perfetto", "nsys", "nvtx", "trace"],
+            search_aliases=["profile", "profiler", "time", "perfetto", "nsys", "nvtx", "trace"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that goes into the sampler."),
                 io.Int.Input(

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..acceleration import host
 from ..acceleration.progressive import ProgressiveSettings
 from ..acceleration.settings.environment import settings_for
-from .shared_inputs import node_id, setting_inputs
+from .shared_inputs import CATEGORY, SHOWS_ITS_RUNS, node_id, setting_inputs
 
 
 class ProgressiveResolution(io.ComfyNode):
@@ -20,7 +20,7 @@ class ProgressiveResolution(io.ComfyNode):
         return io.Schema(
             node_id="AccelProgressiveResolution",
             display_name="Progressive Resolution",
-            category="model/acceleration",
+            category=CATEGORY,
             description=(
                 "Lets the model work on a smaller picture while there is so much noise that its "
                 "fine detail cannot be seen yet. The sampler, masks and previews keep the full "
@@ -34,6 +34,7 @@ class ProgressiveResolution(io.ComfyNode):
             ],
             outputs=[io.Model.Output(tooltip="The same model, beginning with small pictures.")],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=SHOWS_ITS_RUNS,
         )
 
     @classmethod

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..acceleration import host
 from ..acceleration.quantize import QuantizeSettings
 from ..acceleration.settings.environment import settings_for
-from .shared_inputs import node_id, setting_inputs
+from .shared_inputs import CATEGORY, node_id, setting_inputs
 
 
 class QuantizeModel(io.ComfyNode):
@@ -20,7 +20,7 @@ class QuantizeModel(io.ComfyNode):
         return io.Schema(
             node_id="AccelQuantize",
             display_name="Quantize Model",
-            category="model/acceleration",
+            category=CATEGORY,
             description=(
                 "Makes the weights of a loaded model smaller, and where the device can its "
                 "arithmetic faster, and measures what that changes. Layers that hurt stay as they "

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..acceleration import host
 from ..acceleration.settings.environment import settings_for
 from ..acceleration.settings.parallel import ParallelSettings
-from .shared_inputs import node_id, setting_inputs
+from .shared_inputs import CATEGORY, node_id, setting_inputs
 
 
 class SplitAcrossGPUs(io.ComfyNode):
@@ -20,7 +20,7 @@ class SplitAcrossGPUs(io.ComfyNode):
         return io.Schema(
             node_id="AccelSplitAcrossGPUs",
             display_name="Split Across GPUs",
-            category="model/acceleration",
+            category=CATEGORY,
             description=(
                 "Lets several GPUs evaluate one model together: they share pictures and prompts, "
                 "and where there is only one, its tokens. The sampler, ControlNet and previews "

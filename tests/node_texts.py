@@ -114,28 +114,51 @@ def as_json(texts: Texts) -> str:
     return json.dumps(texts, ensure_ascii=False, indent=2) + "\n"
 
 
-def page(text: str, info: Mapping[str, Any]) -> str:
-    """A help page with its list of inputs as the schema has them."""
-    lines = ["| input | default | what it does |", "| --- | --- | --- |"]
+WORDS = {
+    "en": ("on", "off", "empty", " ({})", ": "),
+    "zh": ("开", "关", "空", "（{}）", "："),
+    "ja": ("オン", "オフ", "空", "（{}）", "："),
+}
+"""True, false and no text as a default, how a default stands behind a name, and a colon."""
+
+
+def page(text: str, info: Mapping[str, Any], language: str = "en") -> str:
+    """A help page with its list of inputs as the schema has them.
+
+    A list and no table, as the page shows it in a column of 250 pixels.
+    """
+    told = read(language)[info["name"]]["inputs"] if language != "en" else {}
+    *_, behind, colon = WORDS[language]
+    lines = []
     for name, spec in inputs_of(info):
         options = options_of(spec)
         # What follows on further lines tells what this machine has.
-        told = options["tooltip"].partition("\n")[0]
-        default = options.get("default", "")
-        if isinstance(default, bool):
-            default = "on" if default else "off"
-        elif isinstance(default, float):
-            default = f"{default:g}"
-        elif default == "" and "default" in options:
-            default = "empty"
-        lines.append(f"| `{name}` | {default} | {told} |")
+        help_text = told.get(name, options)["tooltip"].partition("\n")[0]
+        default = _default(options, language)
+        shown = behind.format(default) if default else ""
+        lines.append(f"- `{name}`{shown}{colon}{help_text}")
     return LIST.sub(lambda found: f"{found[1]}{chr(10).join(lines)}\n{found[2]}", text)
 
 
+def _default(options: Mapping[str, Any], language: str) -> str:
+    on, off, empty, *_ = WORDS[language]
+    default = options.get("default")
+    if isinstance(default, bool):
+        return on if default else off
+    if isinstance(default, float):
+        return f"{default:g}"
+    return empty if default == "" else str(default if default is not None else "")
+
+
 def pages(info: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Every help page with the text that it should have."""
-    for path in sorted(PAGES.glob("*.md")):
-        yield path, page(path.read_text(encoding="utf-8"), info[path.stem])
+    """Every help page with the text that it should have, in every language.
+
+    The page asks for ``NODE/LANGUAGE.md`` first and takes ``NODE.md`` where there is none.
+    """
+    for path in sorted(PAGES.rglob("*.md")):
+        here = path.parent == PAGES
+        node, language = (path.stem, "en") if here else (path.parent.name, path.stem)
+        yield path, page(path.read_text(encoding="utf-8"), info[node], language)
 
 
 def main() -> None:

@@ -8,8 +8,9 @@ to right, nodes in them lie one below the other.
 from __future__ import annotations
 
 import json
+import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,6 +97,14 @@ class Graph:
         self.groups.append(Group(title, color, width, below))
         yield
 
+    def offer(self, models: Iterable[Mapping[str, str]]) -> None:
+        """Say on the nodes that load files where these come from."""
+        for node in self.nodes:
+            values = node.saved.get("widgets_values", [])
+            named = [dict(model) for model in models if model["name"] in values]
+            if named:
+                node.saved["properties"]["models"] = named
+
     def note(self, text: str, height: int) -> None:
         """A Markdown note, which runs nothing."""
         node = Node(len(self.nodes) + 1, "MarkdownNote", {"output": [], "output_name": []})
@@ -117,7 +126,9 @@ class Graph:
         if kind not in self.info:
             raise WorkflowError(f"{self.name}: the server has no node {kind}.")
         node = Node(len(self.nodes) + 1, kind, self.info[kind])
-        extra: dict[str, Any] = {"title": title} if title else {}
+        named = node.info.get("display_name") or kind
+        title = title or words(named)
+        extra: dict[str, Any] = {"title": title} if title != named else {}
         if kind.startswith(OURS):
             extra |= ACCENT
         node.saved = _saved(node, extra)
@@ -228,6 +239,13 @@ class Graph:
             top += frame[3] + GAP
             right = max(right, left + frame[2] + GAP)
         return saved
+
+
+def words(name: str) -> str:
+    """A name of code as words: ``EmptySD3LatentImage`` is ``Empty SD3 Latent Image``."""
+    if " " in name:
+        return name
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9]{2})(?=[A-Z][a-z])", " ", name)
 
 
 def _saved(node: Node, extra: Mapping[str, Any]) -> dict[str, Any]:

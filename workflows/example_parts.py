@@ -40,11 +40,22 @@ FEW_STEPS = (
 
 @dataclass(frozen=True)
 class File:
-    """A file that an example needs: where it goes, its name, the title of its model page."""
+    """A file that an example needs: where it goes, its name, its model page, its place there."""
 
     folder: str
     name: str
     page: str
+    place: str = "split_files/{folder}/"
+
+    @property
+    def url(self) -> str:
+        """Where it is offered, as in the host's own templates."""
+        place = self.place.format(folder=self.folder)
+        return f"https://huggingface.co/{self.page}/resolve/main/{place}{self.name}"
+
+    def as_model(self) -> dict[str, str]:
+        """What tells the page where a node's missing file comes from."""
+        return {"name": self.name, "url": self.url, "directory": self.folder}
 
 
 @dataclass(frozen=True)
@@ -61,12 +72,11 @@ class Recipe:
     """What our nodes do in it."""
 
     def note(self) -> str:
-        rows = "\n".join(f"| `{f.folder}` | `{f.name}` | {f.page} |" for f in self.files)
+        rows = "\n".join(f"- `{f.folder}`: [{f.name}]({f.url})" for f in self.files)
         return (
             f"## {self.model}: {self.task}\n\n{self.about}\n\n{self.nodes}\n\n### Files\n\n"
-            "Put them into ComfyUI's `models` folder. The last column is the title of the model "
-            "page that offers them.\n\n| folder | file | model page |\n| --- | --- | --- |\n"
-            f"{rows}\n"
+            "ComfyUI offers to download those that are missing. By hand, they go into these "
+            f"folders of `models`:\n\n{rows}\n"
         )
 
 

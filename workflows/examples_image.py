@@ -216,15 +216,15 @@ def compare(graph: Graph) -> None:
 
 
 FLUX_FILES = (
-    File("diffusion_models", "flux1-dev.safetensors", "Comfy-Org/flux1-dev"),
-    File("text_encoders", "clip_l.safetensors", "comfyanonymous/flux_text_encoders"),
-    File("text_encoders", "t5xxl_fp16.safetensors", "comfyanonymous/flux_text_encoders"),
+    File("diffusion_models", "flux1-dev.safetensors", "Comfy-Org/flux1-dev", ""),
+    File("text_encoders", "clip_l.safetensors", "comfyanonymous/flux_text_encoders", ""),
+    File("text_encoders", "t5xxl_fp16.safetensors", "comfyanonymous/flux_text_encoders", ""),
     File("vae", "ae.safetensors", "Comfy-Org/Lumina_Image_2.0_Repackaged"),
 )
 
 RECIPES = (
     Recipe(
-        "flux_dev",
+        "FLUX.1 dev, text to image",
         "FLUX.1 dev",
         "text to image",
         "A picture of 1024 × 1024 in 28 steps. FLUX.1 krea dev works in the same graph.",
@@ -232,7 +232,7 @@ RECIPES = (
         flux,
     ),
     Recipe(
-        "flux2_dev",
+        "FLUX.2 dev, text to image",
         "FLUX.2 dev",
         "text to image",
         "A picture of 1024 × 1024 in 28 steps.",
@@ -244,7 +244,7 @@ RECIPES = (
         flux2,
     ),
     Recipe(
-        "qwen_image",
+        "Qwen-Image, text to image",
         "Qwen-Image",
         "text to image",
         "A picture of 1328 × 1328 in 30 steps. With a Lightning LoRA of 4 or 8 steps there is "
@@ -265,7 +265,7 @@ RECIPES = (
         qwen_image,
     ),
     Recipe(
-        "z_image",
+        "Z-Image, text to image",
         "Z-Image",
         "text to image",
         "A picture of 1024 × 1024 in 25 steps. Z-Image-Turbo needs only 8 steps, so there is "
@@ -278,7 +278,7 @@ RECIPES = (
         z_image,
     ),
     Recipe(
-        "z_image_turbo",
+        "Z-Image-Turbo, text to image",
         "Z-Image-Turbo",
         "few steps",
         "A picture of 1024 × 1024 in 8 steps, where there is little to skip.",
@@ -291,7 +291,7 @@ RECIPES = (
         FEW_STEPS,
     ),
     Recipe(
-        "compare_quality",
+        "Compare quality, FLUX.1 dev",
         "Compare quality",
         "with and without acceleration",
         "FLUX.1 dev draws one picture twice from one seed. **Compare Quality** measures how far "

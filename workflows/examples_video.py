@@ -191,7 +191,7 @@ WAN_FILES = (
 
 RECIPES = (
     Recipe(
-        "wan2_1_text_to_video",
+        "Wan 2.1, text to video",
         "Wan 2.1",
         "text to video",
         "33 frames of 832 × 480 in 30 steps with the small model. The 14B models work in the same "
@@ -200,7 +200,7 @@ RECIPES = (
         wan21,
     ),
     Recipe(
-        "wan2_1_two_gpus",
+        "Wan 2.1, text to video on two GPUs",
         "Wan 2.1",
         "text to video, two GPUs",
         "The same video on two GPUs of a Linux computer: **Split Across GPUs** lets one evaluate "
@@ -210,7 +210,7 @@ RECIPES = (
         partial(wan21, gpus=2),
     ),
     Recipe(
-        "wan2_2_text_to_video",
+        "Wan 2.2, text to video",
         "Wan 2.2",
         "text to video, two experts",
         "81 frames of 832 × 480 in 20 steps: 10 by the high-noise expert, 10 by the low-noise one. "
@@ -224,7 +224,7 @@ RECIPES = (
         wan22,
     ),
     Recipe(
-        "hunyuan_video",
+        "HunyuanVideo 1.5, text to video",
         "HunyuanVideo 1.5",
         "text to video",
         "121 frames of 1280 × 720 in 30 steps.",
@@ -237,13 +237,13 @@ RECIPES = (
         hunyuan_video,
     ),
     Recipe(
-        "ltx2_text_to_video",
+        "LTX-2, text to video with sound",
         "LTX-2",
         "text to video with sound",
         "121 frames of 768 × 512 with sound in 30 steps. The sampler is euler: with an ancestral "
         "one, as in other graphs for this model, fresh noise in every step leaves nothing alike.",
         (
-            File("checkpoints", "ltx-2-19b-dev-fp8.safetensors", "Lightricks/LTX-2"),
+            File("checkpoints", "ltx-2-19b-dev-fp8.safetensors", "Lightricks/LTX-2", ""),
             File("text_encoders", "gemma_3_12B_it_fp4_mixed.safetensors", "Comfy-Org/ltx-2"),
         ),
         ltx2,

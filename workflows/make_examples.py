@@ -39,6 +39,7 @@ def build(recipe: Recipe, info: Mapping[str, Any]) -> dict[str, Any]:
     with graph.group("Read me", width=NOTE_WIDTH):
         graph.note(recipe.note(), NOTE_HEIGHT)
     recipe.build(graph)
+    graph.offer([file.as_model() for file in recipe.files])
     return graph.build()
 
 

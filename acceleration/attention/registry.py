@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from . import backends
 from .backend import Backend, is_installed
+from .device import DeviceFacts
 
 AUTO, DEFAULT = "auto", "default"
 
@@ -72,17 +73,35 @@ def class_of(choice: str, allow_low_precision: bool = False) -> str:
     return BACKENDS[choice].quality_class if choice in BACKENDS else "as the host is set up"
 
 
-def describe_choices() -> str:
-    """A line for each choice: what it is, its class, and how to install it where it is missing."""
-    lines = [
-        "auto: the fastest exact one, timed on this model's own first calls (output-preserving)",
-        "default: ComfyUI's own choice, only counted",
-    ]
-    for found in available_backends():
-        backend = BACKENDS[found.name]
-        told = "; ".join([found.quality_class, *[EXPERIMENTAL] * backend.experimental])
-        line = f"{found.name}: {backend.title} ({told})"
-        if not found.available:
-            line += f" - not installed: {backend.install}"
-        lines.append(line)
-    return "\n".join(lines)
+def describe_choices(device: DeviceFacts | None = None) -> str:
+    """A few lines for a tooltip: which choices are exact, which are not, which cannot run here.
+
+    What a choice is in itself stands on the help page, and how to install one is said when it is
+    chosen.
+
+    Parameters
+    ----------
+    device
+        Where the host computes; None where that is not known.
+    """
+    kinds: dict[str, list[str]] = {}
+    for name, backend in BACKENDS.items():
+        kinds.setdefault(backend.quality_class, []).append(name)
+    unmeasured = [name for name, backend in BACKENDS.items() if backend.experimental]
+    impossible = {
+        found.name: "not installed" if not found.available else _why_not_on(found.name, device)
+        for found in available_backends()
+    }
+    lines = {
+        "Exact": ["auto (the fastest, timed on this model)", "default (ComfyUI's own)"]
+        + kinds["output-preserving"],
+        "Changing the picture a little": kinds["quality-tradeoff"],
+        "Not yet measured on a GPU by this pack": unmeasured,
+        "Cannot run here": [f"{name} ({why})" for name, why in impossible.items() if why],
+    }
+    return "\n".join(f"{kind}: {', '.join(names)}." for kind, names in lines.items() if names)
+
+
+def _why_not_on(name: str, device: DeviceFacts | None) -> str:
+    why = "" if device is None else BACKENDS[name].limits_on(device).why_not_device(device)
+    return why.partition(", this is")[0].removeprefix("it ")

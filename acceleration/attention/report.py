@@ -9,6 +9,8 @@ from typing import Any
 from ..report import Report
 from .registry import AUTO, DEFAULT, class_of
 
+AUTO_FITS = "Choose auto, which finds the fastest one that takes these calls"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -84,16 +86,19 @@ class AttentionReport(Report):
         for row in self.rows:
             if not row.reason:
                 as_chosen[row.backend] += row.calls
-        text = ", ".join(f"{self._named(name)} {n}" for name, n in as_chosen.most_common())
-        text = (
-            f"Attention Backend ({self.backend}): of {self.calls} calls {text or 'none as chosen'}"
-        )
+        title = f"Attention Backend ({self.backend})"
         others = [
             f"{row.calls} by {self._named(row.backend)} because {row.reason}"
             for row in self.rows
             if row.reason
         ]
-        return "; ".join([text, *others]) + f" ({self.quality_class})."
+        if not as_chosen:
+            help_here = "" if self.backend == AUTO else f" {AUTO_FITS}."
+            text = "; ".join(others)
+            return f"{title}: of {self.calls} calls none ran as chosen: {text}.{help_here}"
+        ran = ", ".join(f"{self._named(name)} {n}" for name, n in as_chosen.most_common())
+        text = "; ".join([f"{title}: of {self.calls} calls {ran}", *others])
+        return f"{text} ({self.quality_class})."
 
     def _named(self, backend: str) -> str:
         return f"{DEFAULT} ({self.host_function})" if backend == DEFAULT else backend

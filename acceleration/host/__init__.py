@@ -1,13 +1,28 @@
 """The only room that imports ComfyUI: its patch points, its model objects, its memory."""
 
-from .attention import ATTENTION_KEY, attach_attention
+from .attention import ATTENTION_KEY, attach_attention, device_here
 from .caching import KEY, attach, branch_key, last_report
-from .calibrations import calibrated_fit, calibration_file, checkpoint_identity, save_calibration
-from .config_files import choices, fingerprint, load_configuration, save_configuration, settings_of
+from .calibrations import (
+    calibrated_fit,
+    calibration_file,
+    checkpoint_identity,
+    save_calibration,
+    stored_calibration,
+)
+from .config_files import (
+    choices,
+    configuration_text,
+    fingerprint,
+    full_name,
+    load_configuration,
+    save_configuration,
+    settings_of,
+)
 from .far import SPLIT_KEY
 from .levers import Lever, LeverReport, lever_of, levers_of, nearest_sampler, put
 from .model import network_of, progress, sample, sampler_choices, sampler_name, structure_of
 from .performance import PERFORMANCE_KEY, attach_performance
+from .preset_runs import add_routes
 from .profiling import profile
 from .progressive import PROGRESSIVE_KEY, attach_progressive
 from .quantize import QUANTIZE_KEY, attach_quantize
@@ -22,6 +37,7 @@ __all__ = [
     "SPLIT_KEY",
     "Lever",
     "LeverReport",
+    "add_routes",
     "attach",
     "attach_attention",
     "attach_performance",
@@ -33,7 +49,10 @@ __all__ = [
     "calibration_file",
     "checkpoint_identity",
     "choices",
+    "configuration_text",
+    "device_here",
     "fingerprint",
+    "full_name",
     "last_report",
     "lever_of",
     "levers_of",
@@ -49,5 +68,6 @@ __all__ = [
     "save_calibration",
     "save_configuration",
     "settings_of",
+    "stored_calibration",
     "structure_of",
 ]

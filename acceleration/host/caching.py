@@ -66,13 +66,16 @@ class CachingAttachment(RunLever):
         self.resolved = resolved
         self.second = second
         self.replaced: str | None = None
-        self._live = LiveNode(node_id) if node_id is not None else None
-        super().__init__()
+        super().__init__(LiveNode(node_id) if node_id is not None else None)
 
     @property
     def name(self) -> str:
         """The technique's name."""
         return self.technique.name
+
+    @property
+    def title(self) -> str:
+        return self.technique.title
 
     @property
     def settings(self) -> Any:
@@ -122,7 +125,7 @@ class CachingAttachment(RunLever):
             float(schedules.percent_to_sigma(percent))
             for percent in (technique.settings.start_percent, technique.settings.end_percent)
         )
-        listener = self._live.listener() if self._live is not None else None
+        listener = self.shown.listener() if self.shown is not None else None
         split = split_of(sampling.options)
         run: SamplingRun | FarCaching
         if split is not None:

@@ -62,13 +62,19 @@ def save_calibration(calibration: Calibration) -> Path:
     return path
 
 
-def calibrated_fit(network: Any) -> TeaCacheFit | None:
-    """What Calibrate TeaCache stored for this network, or None."""
-    path = calibration_file(checkpoint_identity(network))
+def stored_calibration(identity: str) -> Calibration | None:
+    """What Calibrate TeaCache stored for a checkpoint, or None."""
+    path = calibration_file(identity)
     if not path.exists():
         return None
     try:
-        return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8"))).fit()
+        return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (AccelerationError, json.JSONDecodeError, KeyError) as error:
         log.warning("The TeaCache calibration %s is ignored: %s", path.name, error)
         return None
+
+
+def calibrated_fit(network: Any) -> TeaCacheFit | None:
+    """The coefficients that were calibrated for this network, or None."""
+    calibration = stored_calibration(checkpoint_identity(network))
+    return calibration.fit() if calibration is not None else None

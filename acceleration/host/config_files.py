@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,11 @@ def _content(choice: Any) -> bytes:
         ) from None
 
 
+def configuration_text(choice: Any) -> str:
+    """What stands in a file of the list."""
+    return _content(choice).decode("utf-8", "replace")
+
+
 def load_configuration(choice: Any) -> Configuration:
     """Read and check a file of the list; raises AccelerationError with one sentence."""
     content = _content(choice)
@@ -110,20 +116,14 @@ def settings_of(model: Any) -> list[Any]:
     return [settings for settings in found if section_of(settings) is not None]
 
 
-def save_configuration(settings: list[Any], name: str, overwrite: bool) -> str:
-    """Write settings to the user folder and return the file's name in the list.
-
-    A half-written file never takes the place of a whole one.
+def full_name(name: str) -> str:
+    """The name of a settings file to write, with its ending.
 
     Raises
     ------
     AccelerationError
-        When there is nothing to write, the name is not safe, or another file would be lost.
+        When the name is not safe.
     """
-    if not settings:
-        raise AccelerationError(
-            "This MODEL has no settings to save: connect the output of an acceleration node."
-        )
     if not name.lower().endswith(ENDINGS):
         name += ".yaml"
     if not _SAFE_NAME.fullmatch(name) or _DEVICES.fullmatch(name):
@@ -131,24 +131,58 @@ def save_configuration(settings: list[Any], name: str, overwrite: bool) -> str:
             f"file_name is {shown(name)}: give a name of letters, digits, spaces, dots, - and _, "
             "at most 100 long and without a folder."
         )
-    path, choice = folders()["user"] / name, f"user/{name}"
+    return name
+
+
+def save_configuration(settings: list[Any], name: str, overwrite: bool) -> str:
+    """Write settings to the user folder and return the file's name in the list.
+
+    Where a file of that name holds other settings, and may not be replaced, the new one gets a
+    number. A half-written file never takes the place of a whole one.
+
+    Raises
+    ------
+    AccelerationError
+        When there is nothing to write, the name is not safe, or the file cannot be written.
+    """
+    if not settings:
+        raise AccelerationError(
+            "This MODEL has no settings to save: connect the output of an acceleration node."
+        )
+    name = full_name(name)
     content = render(as_data(*settings), name, WRITTEN_BY).encode()
-    part = path.with_name(f".{name}.part")
     try:
-        other = path.exists() and not overwrite and path.read_bytes() != content
-        if other or path.is_symlink():
-            raise AccelerationError(
-                f"{choice} exists and holds other settings: choose another file_name, or switch "
-                "overwrite on."
-            )
+        path = _place(name, content, overwrite)
+    except OSError as error:
+        raise _not_written(name, error) from None
+    choice, part = f"user/{path.name}", path.with_name(f".{path.name}.part")
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content)
         part.replace(path)
     except OSError as error:
-        raise AccelerationError(
-            f"{choice} cannot be written: {error.strerror}; look at ComfyUI's user folder."
-        ) from None
+        raise _not_written(path.name, error) from None
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
     return choice
+
+
+def _place(name: str, content: bytes, overwrite: bool) -> Path:
+    """The file of this name, or that of the name with the lowest number, that loses nothing."""
+    plain = folders()["user"] / name
+    numbered = (plain.with_stem(f"{plain.stem}_{number}") for number in itertools.count(2))
+    return next(p for p in itertools.chain([plain], numbered) if _is_free(p, content, overwrite))
+
+
+def _is_free(path: Path, content: bytes, overwrite: bool) -> bool:
+    # A link may lead anywhere.
+    if path.is_symlink():
+        return False
+    return overwrite or not path.exists() or path.read_bytes() == content
+
+
+def _not_written(name: str, error: OSError) -> AccelerationError:
+    return AccelerationError(
+        f"user/{name} cannot be written: {error.strerror}; look at ComfyUI's user folder."
+    )

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..errors import AccelerationError
-from ..report import SWITCHED_OFF, RunReport
+from ..report import REPLACED, SWITCHED_OFF, RunReport
 from ..settings.environment import lossy_locked
+from .live_report import LiveNode
 
 log = logging.getLogger("dit_acceleration")
 
@@ -67,6 +68,14 @@ class Lever(Protocol):
         """Whether an operator's lock concerns it."""
         ...
 
+    @property
+    def shown(self) -> LiveNode | None:
+        """The node that shows its runs, None without one."""
+        ...
+
+    before: list[Lever]
+    """Levers of other nodes, in whose place this one stands."""
+
     def prepare(self, model: Any) -> None:
         """Before it goes on a MODEL: raise AccelerationError if it cannot work there."""
         ...
@@ -104,7 +113,10 @@ class Reports:
     def prepare(self, model: Any) -> None:
         """Works on every MODEL."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: LiveNode | None = None) -> None:
+        self.shown = shown
+        self.before: list[Lever] = []
+        """Levers of other nodes, in whose place this one stands."""
         self._last: Any = None
         self._by_node: dict[str, Any] = {}
 
@@ -123,6 +135,23 @@ class Reports:
             for oldest in list(self._by_node)[:-MOST_REPORTS]:
                 del self._by_node[oldest]
 
+    @property
+    def name(self) -> str:
+        """Name for people."""
+        raise NotImplementedError
+
+    @property
+    def title(self) -> str:
+        """Title of the node that set it up."""
+        return self.name
+
+    def tell_replaced(self) -> None:
+        """Say on the nodes before this one that their runs are now its."""
+        for lever in self.before:
+            if lever.shown is not None:
+                why = f"{self.title} comes after it on this model and takes its place"
+                lever.shown.tell(RunReport(lever.name, explanation=why, outcome=REPLACED))
+
     def report_of(self, node: str | None) -> Any:
         """The report of what a node sampled; of the last run where that is not known."""
         return self._by_node.get(node or "", self._last)
@@ -135,15 +164,29 @@ class Reports:
 class SwitchedOff(Reports):
     """A lever that does nothing but say why; it keeps the settings that were asked for."""
 
-    def __init__(self, name: str, settings: Any, why: str) -> None:
-        super().__init__()
-        self.name = name
+    def __init__(self, name: str, settings: Any, why: str, shown: LiveNode | None = None) -> None:
+        super().__init__(shown)
+        self._name = name
         self.settings = settings
+        self.why = why
         self.last_report = RunReport(name, explanation=why, outcome=SWITCHED_OFF)
 
+    @property
+    def name(self) -> str:
+        return self._name
+
     def wrappers(self) -> list[tuple[str, Callable[..., Any]]]:
-        """None: the model samples as if the node were not there."""
-        return []
+        """The model samples as if the node were not there; its node says so at every run."""
+        from comfy.patcher_extension import WrappersMP
+
+        return [(WrappersMP.OUTER_SAMPLE, self.outer_sample)] if self.shown else []
+
+    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """OUTER_SAMPLE, whatever its arguments."""
+        self.tell_replaced()
+        if self.shown is not None:
+            self.shown.tell(self._last)
+        return executor(*args, **kwargs)
 
 
 MOST_REPORTS = 32
@@ -217,7 +260,9 @@ def put(model: Any, key: str, lever: Lever, outermost: bool = False) -> Any:
         lever.prepare(model)
     else:
         log.info("%s: %s.", lever.name, locked)
-        lever = SwitchedOff(lever.name, lever.settings, locked)
+        lever = SwitchedOff(lever.name, lever.settings, locked, lever.shown)
+    earlier = lever_of(model, key)
+    lever.before = [] if earlier is None else [*earlier.before, earlier]
     patched = without(model, key)
     for kind, wrapper in lever.wrappers():
         patched.add_wrapper_with_key(kind, key, wrapper)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..attention import AttentionSettings
@@ -12,17 +12,21 @@ from ..families import Structure
 from ..families.base import PICTURE_GB, blocks_at
 from ..performance import PerformanceSettings, compiling, residency
 from ..performance.report import PerformanceReport
+from ..policies.base import RunInfo
+from ..policies.outlook import outlook
 from ..policies.planned import Planned
 from ..report import RunReport
 from ..sampling.listener import Guarded
+from ..schedule import Schedule
 from ..settings.sections import Resolved
+from ..timing import Span
 from .attention import ATTENTION_KEY, attach_attention
 from .caching import KEY, attach
 from .far_levers import split_of
-from .levers import COMPILE_KEY, Lever, SwitchedOff, lever_of, put, require_model, without
-from .live_report import LiveNode
+from .levers import COMPILE_KEY, Lever, SwitchedOff, argument, lever_of, put, require_model, without
+from .live_report import PRESETS_EVENT, LiveNode
 from .memory import pages_weights
-from .model import structure_of
+from .model import network_of, sampler_name, structure_of
 from .quantize import would_help
 from .wrapping import RunLever, Sampling
 
@@ -48,11 +52,12 @@ class PerformanceAttachment(RunLever):
     ) -> None:
         self.settings = settings
         self.left = left
-        self._live = LiveNode(node_id) if node_id is not None else None
         self.resolved: Resolved | None = None
         self.attention: Lever | None = None
         """The attention lever that this mode put on the model."""
-        super().__init__()
+        self.kept: Lever | None = None
+        """The caching lever that another node had set before."""
+        super().__init__(LiveNode(node_id) if node_id is not None else None)
         self._compile: Callable[..., Any] | None = None
         self._weights = ""
 
@@ -68,7 +73,19 @@ class PerformanceAttachment(RunLever):
             kwargs |= self._wishes(model, args, kwargs)
         except Exception as error:
             log_failure(error)
-        return executor(model, *args, **kwargs)
+        loaded = executor(model, *args, **kwargs)
+        try:
+            self._begin_timing(model, args, kwargs)
+        except Exception as error:
+            log_failure(error)
+        return loaded
+
+    def _begin_timing(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The time of the run counts from here, without what loading the model took."""
+        given = argument(args, kwargs, 2, "model_options") or {}
+        run = given.get("transformer_options", {}).get(PERFORMANCE_KEY)
+        if isinstance(run, ModeRun):
+            run.span = Span(model.load_device)
 
     def _wishes(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """What the host's loader is asked for, as keywords."""
@@ -103,10 +120,16 @@ class PerformanceAttachment(RunLever):
             report.notice(hint)
         # When the run is planned, caching tells the node of every evaluation.
         planned = isinstance(getattr(lever_of(patcher, KEY), "technique", None), Planned)
-        live = None if planned or self._live is None else self._live.listener()
+        live = None if planned or self.shown is None else self.shown.listener()
         plain = RunReport(report.title(), steps=steps)
         compiled = self._compiled(patcher) if compiling.compiles(verdict) else None
-        return ModeRun(report, verdict, wrappers, compiled, plain, Guarded(live))
+        span = Span(patcher.load_device)
+        run = ModeRun(report, patcher, verdict, wrappers, compiled, plain, Guarded(live), span)
+        try:
+            run.look_ahead(sampling)
+        except Exception as error:
+            log_failure(error)  # the table of presets is not worth the mode
+        return run
 
     def _put_in(self, run: ModeRun, options: dict[str, Any]) -> None:
         if run.compiled is not None:
@@ -119,10 +142,23 @@ class PerformanceAttachment(RunLever):
 
     def _close(self, run: ModeRun, finished: bool) -> None:
         report, plain = run.report, run.plain
-        report.decisions = self._decisions(run.verdict)
+        report.decisions = self._decisions(run.patcher, run.verdict)
+        report.seconds = run.span.stop().seconds()
         plain.explanation = report.decided()
         report.outcome = plain.outcome = "finished" if finished else "interrupted"
         run.live.ended(plain)
+        if self.shown is not None and finished and run.outlook:
+            self.shown.send(PRESETS_EVENT, self._presets(run))
+
+    def _presets(self, run: ModeRun) -> dict[str, Any]:
+        """What each preset plans for this run's schedule and model, and what this one took."""
+        return {
+            "steps": run.plain.steps,
+            "presets": run.outlook,
+            "skipped_cost": run.cost,
+            "approximation": self.settings.approximation,
+            "seconds": run.report.seconds,
+        }
 
     def _verdict(self, patcher: Any, steps: int, compiled: bool) -> str:
         structure = structure_of(patcher)
@@ -148,12 +184,28 @@ class PerformanceAttachment(RunLever):
             self._compile = other.get_wrappers(WrappersMP.APPLY_MODEL, COMPILE_KEY)[0]
         return self._compile
 
-    def _decisions(self, verdict: str) -> dict[str, str]:
+    def _decisions(self, patcher: Any, verdict: str) -> dict[str, str]:
         if self.settings.mode == "manual":
             found = {"weights": "manual, left to ComfyUI"}
         else:
             found = {"weights": self._weights, "compile": verdict}
-        return {lever: why for lever, why in (found | self.left).items() if why}
+        # What people ask first: does it skip anything?
+        found = self.left | {"approximation": self._approximation(patcher)} | found
+        order = sorted(found, key=lambda lever: lever != "approximation")
+        return {lever: found[lever] for lever in order if found[lever]}
+
+    def _approximation(self, patcher: Any) -> str:
+        """What became of the choice; a node behind this one may have taken its place."""
+        asked, lever = self.settings.approximation, lever_of(patcher, KEY)
+        if lever is not None and lever is not self.kept and not _is_ours(lever, self):
+            return (
+                f"{asked} gave way to {lever.name}, which comes after it on this model: keep one "
+                "of the two"
+            )
+        if "approximation" in self.left:
+            return self.left["approximation"]
+        times = f", {self.settings.target_speedup:g} times asked for"
+        return asked + (times if asked == "target" else "")
 
 
 @dataclass
@@ -161,6 +213,8 @@ class ModeRun:
     """What a performance mode does for the length of one run."""
 
     report: PerformanceReport
+    patcher: Any
+    """The MODEL that is sampled."""
     verdict: str
     """Whether to compile, and why."""
     wrappers: dict[str, Any]
@@ -170,6 +224,22 @@ class ModeRun:
     plain: RunReport
     """What the node shows of a run in which it skips nothing."""
     live: Guarded
+    span: Span
+    """Of the sampling itself."""
+    outlook: list[dict[str, Any]] = field(default_factory=list)
+    """What each preset would plan; none for what is no transformer known here."""
+    cost: float | None = None
+    """What a skipped evaluation costs, as a share of a computed one."""
+
+    def look_ahead(self, sampling: Sampling) -> None:
+        """Note what each preset would plan for this run."""
+        structure = structure_of(sampling.patcher)
+        if structure is None:
+            return
+        schedule = Schedule.from_sigmas(sampling.sigmas.tolist())
+        name, network = sampler_name(sampling.sampler), network_of(sampling.patcher)
+        info = RunInfo(schedule, structure, name, network)
+        self.outlook, self.cost = outlook(info), info.skipped_cost
 
 
 def _resident_gb(structure: Structure | None) -> float:
@@ -208,11 +278,11 @@ def attach_performance(
     """
     require_model(model, NAME)
     left: dict[str, str] = {}
-    before = _theirs(model, ATTENTION_KEY)
+    before, kept = _theirs(model, ATTENTION_KEY), _theirs(model, KEY)
     model = _with_attention(model, settings, left)
     model = _with_approximation(model, settings, node_id, left)
     lever = PerformanceAttachment(settings, left, node_id)
-    lever.resolved = resolved
+    lever.resolved, lever.kept = resolved, kept
     lever.attention = lever_of(model, ATTENTION_KEY) if before is None else None
     return put(model, PERFORMANCE_KEY, lever)
 
@@ -258,9 +328,6 @@ def _with_approximation(
     )
     patched = attach(model, technique, node_id)
     lever = lever_of(patched, KEY)
-    left["approximation"] = (
-        "locked by the operator of this server"
-        if isinstance(lever, SwitchedOff)
-        else f"{settings.approximation}, planned for {settings.speedup:g} times the speed"
-    )
+    if isinstance(lever, SwitchedOff):
+        left["approximation"] = f"off, {lever.why}"
     return patched

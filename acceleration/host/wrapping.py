@@ -12,6 +12,7 @@ import torch
 
 from ..errors import AccelerationError
 from ..failures import log_failure
+from ..report import REFUSED, RunReport
 from .levers import Reports, argument
 
 log = logging.getLogger("dit_acceleration")
@@ -60,21 +61,25 @@ class RunLever(Reports):
 
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE: ``(noise, latent_image, sampler, sigmas, …)``."""
+        self.tell_replaced()
         guider = executor.class_obj
         options = guider.model_options.setdefault("transformer_options", {})
         try:
             run = self._open(Sampling(guider, options, args, kwargs))
             self._put_in(run, options)
-        except AccelerationError:
-            raise
+        except AccelerationError as error:
+            raise self._refused(error) from None
         except Exception as error:
             self._not_opened(error)
             return executor(*args, **kwargs)
-        finished = False
+        finished, refused = False, None
         try:
             output = executor(*args, **kwargs)
             finished = True
             return output
+        except AccelerationError as error:
+            refused = error
+            raise
         finally:
             self._take_out(run, options)
             try:
@@ -83,6 +88,16 @@ class RunLever(Reports):
                 log.info("%s", run.report.sentence())
             except Exception as error:
                 self._not_closed(run, error, guider.model_patcher.load_device)
+            if refused is not None and refused.title == self.title:
+                self._refused(refused)
+
+    def _refused(self, error: AccelerationError) -> AccelerationError:
+        """The error with this lever's node named, which shows it too; else only the sampler did."""
+        named = error.of(self.title)
+        if self.shown is not None:
+            why = str(named).removeprefix(f"{self.title}: ").rstrip(".")
+            self.shown.tell(RunReport(self.name, explanation=why, outcome=REFUSED))
+        return named
 
     def _open(self, sampling: Sampling) -> Any:
         """What lives as long as the run; it has the run's ``report``."""

@@ -84,8 +84,8 @@ class Policy:
     tap: Tap | None = None
     """With no first blocks: where the signal is read; None takes the hidden state."""
 
-    wants_output = False
-    """Whether ``computed`` is to get the output."""
+    watches = False
+    """Whether it is to get what blocks make: ``first_block``, and the output in ``computed``."""
 
     def decide(self, step: int, seen: Seen, blocked: str | None) -> Decision:
         """Reuse or compute?
@@ -102,6 +102,12 @@ class Policy:
         block, which is None unless it is wanted.
         """
 
+    def first_block(self, residual: torch.Tensor | None) -> None:
+        """What the first block added to the image stream, thinned, of a computed evaluation.
+
+        Told before ``computed``; None for a policy that does not watch or has first blocks.
+        """
+
     def tensors(self) -> list[torch.Tensor]:
         """Every tensor kept, for the memory report."""
         return []
@@ -110,11 +116,20 @@ class Policy:
         """Why little was skipped, in one sentence, or None."""
         return None
 
+    def advise(self, report: RunReport) -> str | None:
+        """What this run could not do as it was asked to, however much was skipped, or None.
+
+        First the reason, then the next step.
+        """
+        return None
+
 
 class Technique(Protocol):
     """A technique with its settings, able to open a policy for every run."""
 
     name: str
+    title: str
+    """Of the node that asks for it."""
 
     @property
     def settings(self) -> CachingSettings:
@@ -142,6 +157,22 @@ class Technique(Protocol):
     def describe(self) -> dict[str, object]:
         """Settings as plain data."""
         ...
+
+
+FEWEST_STEPS = 8
+"""A model that is sampled in fewer steps changes too much from step to step to skip any."""
+
+FAST_ALREADY = (
+    "a model of so few steps is fast already, and Attention Backend or Quantize Model help here"
+)
+
+NOISY_SAMPLERS = ("ancestral", "sde", "lcm", "ddpm", "seeds_", "sa_solver")
+"""Parts of the names of the host's sampler functions that add fresh noise in every step."""
+
+
+def adds_noise(sampler: str) -> bool:
+    """Whether a sampler's name says that it adds fresh noise in every step."""
+    return any(part in sampler for part in NOISY_SAMPLERS)
 
 
 def corrector_notices(on: bool, sampler: str) -> list[str]:

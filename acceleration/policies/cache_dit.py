@@ -14,18 +14,19 @@ from ..errors import AccelerationError
 from ..families import Structure
 from ..report import RunReport
 from ..settings.caching import CacheDiTSettings
-from .base import Decision, Policy, RunInfo, Seen, corrector_notices
+from .base import (
+    FAST_ALREADY,
+    FEWEST_STEPS,
+    Decision,
+    Policy,
+    RunInfo,
+    Seen,
+    adds_noise,
+    corrector_notices,
+)
 from .masks import MIN_STEPS, longest_cached_run, mask_for
 
-# Samplers that add fresh noise in every step, by the names of the host's sampler functions.
-NOISY_SAMPLERS = ("ancestral", "sde", "lcm", "ddpm", "seeds_", "sa_solver")
-
 USED_UP = "max_cached_steps used up"
-
-
-def adds_noise(sampler: str) -> bool:
-    """Whether a sampler's name says that it adds fresh noise in every step."""
-    return any(part in sampler for part in NOISY_SAMPLERS)
 
 
 class CacheDiTPolicy(Policy):
@@ -100,9 +101,11 @@ class CacheDiTPolicy(Policy):
             return f"max_cached_steps allows {settings.max_cached_steps} skipped steps in all"
         whole = settings.warmup_interval == 1
         if whole and settings.max_warmup_steps >= steps / 2 and self._mask is None:
+            few = steps < FEWEST_STEPS
+            help_here = FAST_ALREADY if few else "lower max_warmup_steps or use Performance Mode"
             return (
                 f"{steps} steps, warm-up {settings.max_warmup_steps}: only {self._skippable()} "
-                "could be skipped; lower max_warmup_steps or use Performance Mode"
+                f"could be skipped; {help_here}"
             )
         diffs = [e.diff for e in report.evaluations if e.diff is not None]
         if not diffs:
@@ -133,6 +136,7 @@ class CacheDiT:
     """The technique behind Apply Cache-DiT."""
 
     name = "Cache-DiT"
+    title = "Apply Cache-DiT"
     changes_pictures = True
 
     def __init__(self, settings: CacheDiTSettings) -> None:

@@ -7,19 +7,19 @@ schedule, and the measured change of the first blocks moves them while the run g
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 
 from ..errors import AccelerationError
 from ..families import Structure
 from ..report import RunReport
+from ..schedule import Schedule
 from ..settings.caching import CachingSettings
-from .base import Decision, Policy, RunInfo, Seen
+from .base import FAST_ALREADY, FEWEST_STEPS, Decision, Policy, RunInfo, Seen, adds_noise
 from .cost import FIRST_BLOCKS
 from .plan import EvaluationPlan, step_lengths
 
-FEWEST_STEPS = 8
-"""Below this a preset skips nothing: a few-step model changes too much from step to step."""
 FEWEST_COMPUTED = 5
 """A preset computes at least as many steps: below, fewer steps are about as good."""
 USUAL_STEPS = 28
@@ -33,6 +33,10 @@ MOST_RISING = 1.6
 taken back to noise in 28 steps, 1.6 is 10 dB nearer than plain sampling with as many steps and 2.1
 is 1.5 dB farther."""
 
+PICTURES_SUFFER = 3.0
+"""Above so many times the speed a target costs more than most pictures bear
+(``benchmarks/target.py``)."""
+
 
 def share_for(speedup: float, cost: float) -> float:
     """Share of the evaluations to compute, so that the run is ``speedup`` times faster.
@@ -42,14 +46,26 @@ def share_for(speedup: float, cost: float) -> float:
     return min(max((1.0 / speedup - cost) / (1.0 - cost), 0.0), 1.0) if cost < 1.0 else 1.0
 
 
+class Plannable(Protocol):
+    """What a plan is made of."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def skipped_cost(self) -> float:
+        """What a skipped evaluation costs, as a share of a computed one."""
+        ...
+
+
 class PlannedPolicy(Policy):
     """Decisions for one branch."""
 
     first_blocks = FIRST_BLOCKS
 
-    def __init__(self, info: RunInfo, share: float) -> None:
+    def __init__(self, info: RunInfo, share: float, advice: str) -> None:
         self._info = info
         self._share = share
+        self._advice = advice
         self._plan: EvaluationPlan | None = None
         self._computed_step: int | None = None
         # No plan leaves gaps as long as this; only branches that pause do.
@@ -76,6 +92,9 @@ class PlannedPolicy(Policy):
         if self._plan is not None:
             self._plan.spent()
 
+    def advise(self, report: RunReport) -> str | None:
+        return self._advice or None
+
     def explain(self, report: RunReport) -> str | None:
         if self._share >= 1.0:
             return "the plan computes every evaluation"
@@ -97,6 +116,7 @@ class Planned:
     """
 
     name = "Performance Mode"
+    title = "Performance Mode"
     changes_pictures = True
 
     def __init__(
@@ -117,7 +137,7 @@ class Planned:
     def check(self, structure: Structure) -> None:
         """Every known family can be planned."""
 
-    def _too_short(self, info: RunInfo) -> bool:
+    def _too_short(self, info: Plannable) -> bool:
         return not self.strict and info.schedule.steps < FEWEST_STEPS
 
     def speedup_at(self, steps: int) -> float:
@@ -125,11 +145,12 @@ class Planned:
         shorter = 1.0 if self.strict else min(steps / USUAL_STEPS, 1.0)
         return 1.0 + (self.speedup - 1.0) * shorter**FEWER_STEPS
 
-    def _speedup(self, info: RunInfo) -> float:
+    def _speedup(self, info: Plannable) -> float:
         planned = self.speedup_at(info.schedule.steps)
         return min(planned, MOST_RISING) if info.schedule.rises else planned
 
-    def _share(self, info: RunInfo) -> float:
+    def share(self, info: Plannable) -> float:
+        """Share of the evaluations that are planned to be computed."""
         if self._too_short(info):
             return 1.0
         share = share_for(self._speedup(info), info.skipped_cost)
@@ -139,25 +160,12 @@ class Planned:
     def notices(self, info: RunInfo) -> list[str]:
         steps = info.schedule.steps
         if self._too_short(info):
-            return [
-                f"{steps} steps are too few to skip any without harm, so {self.label} computes "
-                "everything; a few-step model is fast already"
-            ]
-        cost, share, speedup = info.skipped_cost, self._share(info), self._speedup(info)
+            return []
+        share = self.share(info)
         found = [
-            f"{self.label} plans to compute {share * steps:.1f} of {steps} steps for about "
-            f"{speedup:.3g} times the speed (a skipped one costs {cost:.0%} of a computed one)"
+            f"{self.label} plans to compute {share * steps:.1f} of {steps} steps (a skipped one "
+            f"costs {info.skipped_cost:.0%} of a computed one)"
         ]
-        if speedup < self.speedup_at(steps):
-            found.append(
-                f"this schedule adds noise, which plans do not know yet: {speedup:g} times the "
-                f"speed is planned instead of {self.speedup_at(steps):.3g}"
-            )
-        if share > share_for(speedup, cost):
-            found.append(
-                f"{speedup:.3g} times is more than {steps} steps of this model give; at least "
-                f"{share * steps:.0f} are computed"
-            )
         beyond = sum(map(info.schedule.is_beyond, range(steps)))
         if beyond:
             found.append(
@@ -166,8 +174,39 @@ class Planned:
             )
         return found
 
+    def advice(self, info: RunInfo) -> str:
+        """What this run cannot give, and what would; empty where there is nothing to say."""
+        steps, sampler = info.schedule.steps, info.sampler
+        if self._too_short(info):
+            return f"{steps} steps are too few to skip any: {FAST_ALREADY}"
+        found = []
+        cost, share, speedup = info.skipped_cost, self.share(info), self._speedup(info)
+        if share > share_for(speedup, cost):
+            most = 1.0 / (share + (1.0 - share) * cost)
+            found.append(
+                f"{self.label} asks for {speedup:.3g} times, and {steps} steps of this model give "
+                f"{most:.2g} at most"
+            )
+        if self.strict and speedup > PICTURES_SUFFER:
+            found.append(
+                f"pictures suffer above {PICTURES_SUFFER:g} times: a target_speedup of 2 to 3 "
+                "keeps them nearer"
+            )
+        if speedup < self.speedup_at(steps):
+            found.append(
+                f"this schedule adds noise, which plans do not know yet: {speedup:g} times is "
+                f"planned instead of {self.speedup_at(steps):.3g}, and a schedule that only falls "
+                "gains more"
+            )
+        if adds_noise(sampler):
+            found.append(
+                f"the sampler {sampler} adds fresh noise in every step, so forecasts are farther "
+                "off: euler, heun, dpmpp_2m or res_multistep keep the picture nearer"
+            )
+        return "; ".join(found)
+
     def open(self, info: RunInfo) -> PlannedPolicy:
-        return PlannedPolicy(info, self._share(info))
+        return PlannedPolicy(info, self.share(info), self.advice(info))
 
     def describe(self) -> dict[str, object]:
         return {

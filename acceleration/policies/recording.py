@@ -19,23 +19,35 @@ class Recording:
     """Changes from one evaluation of a branch to the next, in order. Plain numbers only."""
 
     inputs: list[float] = field(default_factory=list)
+    """Of TeaCache's input."""
     outputs: list[float] = field(default_factory=list)
+    """Of the hidden state after the last block, beside each of ``inputs``."""
+    first_blocks: list[float] = field(default_factory=list)
+    """Of what the first block adds, by which Cache-DiT decides."""
 
 
 class RecordingPolicy(Policy):
     """Never skips."""
 
-    wants_output = True
+    watches = True
 
     def __init__(self, info: RunInfo, recording: Recording, tap: Tap | None) -> None:
         self._recording = recording
         self._change: float | None = None
+        self._first: torch.Tensor | None = None
         self._output: torch.Tensor | None = None
         self.tap = tap
 
     def decide(self, step: int, seen: Seen, blocked: str | None) -> Decision:
         self._change = seen.since_last
         return Decision(False, "calibrating")
+
+    def first_block(self, residual: torch.Tensor | None) -> None:
+        before, self._first = self._first, residual
+        if residual is not None and before is not None and before.shape == residual.shape:
+            change = float(relative_change(residual, before))
+            if math.isfinite(change):
+                self._recording.first_blocks.append(change)
 
     def computed(self, step: int, signal: torch.Tensor, output: torch.Tensor | None) -> None:
         if output is None:
@@ -50,7 +62,7 @@ class RecordingPolicy(Policy):
             self._recording.outputs.append(change)
 
     def tensors(self) -> list[torch.Tensor]:
-        return [] if self._output is None else [self._output]
+        return [kept for kept in (self._first, self._output) if kept is not None]
 
     def explain(self, report: RunReport) -> str | None:
         return "this run records changes and computes everything"
@@ -60,6 +72,7 @@ class Recorder:
     """The technique behind Calibrate TeaCache."""
 
     name = "TeaCache calibration"
+    title = "Calibrate TeaCache"
     settings = CachingSettings()
     changes_pictures = False
 

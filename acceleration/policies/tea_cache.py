@@ -20,7 +20,7 @@ from ..families import Structure, Tap, TeaCacheFit
 from ..families.base import HIDDEN_STATE
 from ..report import RunReport
 from ..settings.caching import TeaCacheSettings
-from .base import Decision, Policy, RunInfo, Seen, corrector_notices
+from .base import FAST_ALREADY, Decision, Policy, RunInfo, Seen, corrector_notices
 
 # Without a fit the change of the input itself is summed up. A guess, not a published figure.
 RAW = TeaCacheFit("raw", (1.0, 0.0), 0.2)
@@ -73,7 +73,7 @@ class TeaCachePolicy(Policy):
     def explain(self, report: RunReport) -> str | None:
         steps = self._info.steps
         if steps <= self._fit.first_steps + 1:
-            return f"{steps} steps: the first and the last are always computed"
+            return f"{steps} steps: the first and the last are always computed; {FAST_ALREADY}"
         if not self._estimates:
             return None
         typical = statistics.median(self._estimates)
@@ -97,6 +97,7 @@ class TeaCache:
     """
 
     name = "TeaCache"
+    title = "Apply TeaCache"
     changes_pictures = True
 
     def __init__(self, settings: TeaCacheSettings, find_fit: FindFit = lambda _: None) -> None:

@@ -83,6 +83,7 @@ class Branch(Track):
         self.hidden = seen.hidden_shape
         self.shapes = {name: value.shape for name, value in seen.residual.items()}
         self.computed = self.last
+        self.policy.first_block(seen.first)
         self.policy.computed(step, self.last, seen.output)
         self.forecast.update(position, seen.residual, seen.signal)
 
@@ -327,11 +328,11 @@ class Branches:
         report.residual_placement = self._store.placement
         report.residual_peak_bytes = self._store.peak_bytes
 
-    def explanation(self, report: RunReport) -> str:
-        """Why little was skipped, as the policies see it."""
-        policies = [branch.policy for branch in self._all() if branch.policy is not None]
-        reasons = (policy.explain(report) for policy in policies)
-        return next((reason for reason in reasons if reason), "")
+    def explanation(self, report: RunReport, little: bool) -> str:
+        """What limited the run, and with ``little`` skipped also why, as the policies see it."""
+        all_ = [branch.policy for branch in self._all() if branch.policy is not None]
+        asked = [each.advise for each in all_] + [each.explain for each in all_ if little]
+        return next((reason for ask in asked if (reason := ask(report))), "")
 
     def notices(self) -> list[str]:
         """What was done to keep evaluations apart that look alike."""

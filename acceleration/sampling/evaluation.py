@@ -45,8 +45,9 @@ class Evaluation:
         Called at the beginning of every pass.
     outliving
         See ``Outliving``.
-    wants_output
-        Whether a computed pass is to keep its output.
+    watches
+        Whether a computed pass is to keep its output and, with no first blocks, what the first
+        block added.
     """
 
     def __init__(
@@ -56,14 +57,14 @@ class Evaluation:
         tap: TapPoint | None = None,
         begins: Callable[[], None] = lambda: None,
         outliving: Outliving = nullcontext,
-        wants_output: bool = False,
+        watches: bool = False,
     ) -> None:
         self._plan = plan
         self._decide = decide
         self._tap = tap or TapPoint()
         self._begins = begins
         self._outliving = outliving
-        self._wants_output = wants_output
+        self.watches = watches
         self._tapped: torch.Tensor | None = None
         self.passes: list[Pass] = []
         self.failure: Exception | None = None
@@ -126,7 +127,8 @@ class Evaluation:
     def _handler(self, index: int, stack: BlockStack) -> Handler | None:
         plan = self._plan
         if index == plan.first == 0:
-            steps = gate_steps.begin, gate_steps.hand_through
+            note = gate_steps.note_first if self.watches else None
+            steps = gate_steps.begin, note, gate_steps.hand_through
             return partial(untraced_itself(_run_open), self, stack, *steps)
         if index < plan.first:
             enters, decides = index == 0, index == plan.first - 1
@@ -188,6 +190,7 @@ def _run_open(
     evaluation: Evaluation,
     stack: BlockStack,
     begin: Callable[..., None],
+    note: Callable[..., None] | None,
     hand_through: Callable[..., Any],
     original: Callable[..., Any],
     args: tuple[Any, ...],
@@ -196,9 +199,12 @@ def _run_open(
     begin(evaluation, stack, args, kwargs)
     if not evaluation.skips:
         try:
-            return original(*args, **kwargs)
+            output = original(*args, **kwargs)
         except BlockSkipped:
-            pass
+            return hand_through(evaluation, stack, args, kwargs)
+        if note is not None:
+            note(evaluation, stack, output)
+        return output
     return hand_through(evaluation, stack, args, kwargs)
 
 

@@ -138,6 +138,14 @@ def hand_through(
     return stack.pack_output({s: stack.read_input(s, args, kwargs) for s in stack.outputs})
 
 
+@guarded
+def note_first(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
+    now = evaluation.now
+    image = evaluation.split(stack, output)[IMAGE]
+    if now.base is not None and image.shape == now.base[IMAGE].shape:
+        now.first = thinned(image - now.base[IMAGE])
+
+
 def _end_pass(evaluation: Evaluation) -> None:
     evaluation.tangled = evaluation.tangled or evaluation.now.ended
     evaluation.now.ended = True
@@ -154,7 +162,7 @@ def capture(evaluation: Evaluation, stack: BlockStack, output: Any) -> None:
     streams = evaluation.split(stack, output)
     if any(streams[name].shape != base[name].shape for name in base):
         return  # the skippable blocks change the number of tokens: no residual
-    if evaluation._wants_output:
+    if evaluation.watches:
         now.output = streams[IMAGE].clone()
     now.residual = {name: _difference(streams[name], base[name]) for name in base}
 

@@ -88,9 +88,11 @@ class Pass:
     tokens: dict[str, int] = field(default_factory=lambda: {IMAGE: 0, TEXT: 0})
     must_run: bool = False
     hidden_shape: torch.Size | None = None
+    first: torch.Tensor | None = None
+    """The first block's residual on the image stream, where that is watched."""
     output: torch.Tensor | None = None
     """A copy of the image stream after the last skippable block, where it was computed and is
-    wanted."""
+    watched."""
     signal: torch.Tensor | None = None
     residual: Streams | None = None
     returned: bool = False

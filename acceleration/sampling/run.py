@@ -115,8 +115,8 @@ class SamplingRun:
         return self._branches.expected_tensors
 
     def run_plainly(self, sentence: str) -> None:
-        """Skip nothing in this run, and say why."""
-        self._blocked_for_run = sentence
+        """Skip nothing from now on, and say why."""
+        self._blocked_for_run = self._blocked_for_run or sentence
         self.report.notice(sentence)
 
     # ---------------------------------------------------------------- one evaluation
@@ -241,7 +241,7 @@ class SamplingRun:
 
         tap = target.tap_point(call.network)
         evaluation = Evaluation(
-            plan, decide, tap, course.begin_pass, call.outliving, target.wants_output
+            plan, decide, tap, course.begin_pass, call.outliving, target.watches
         )
         try:
             with (
@@ -388,8 +388,8 @@ class SamplingRun:
         self._closed = True
         report.outcome = "finished" if finished else "interrupted"
         self._records.end()
-        if report.skipped < WORTH_EXPLAINING * max(len(report.evaluations), 1):
-            report.explanation = self._branches.explanation(report)
+        little = report.skipped < WORTH_EXPLAINING * max(len(report.evaluations), 1)
+        report.explanation = self._blocked_for_run or self._branches.explanation(report, little)
         for notice in self._branches.notices():
             report.notice(notice)
         self._branches.close()

@@ -23,7 +23,7 @@ class Target:
     info: RunInfo | None = None
     plan: BlockPlan | None = None
     tap: Tap | None = None
-    wants_output: bool = False
+    watches: bool = False
 
     def tap_point(self, network: Any) -> TapPoint | None:
         """Where the signal is read for a policy that needs no first block."""
@@ -71,7 +71,7 @@ class Targets:
         plan = BlockPlan.of(
             structure.family, structure.block_count, trial.first_blocks, trial.last_blocks
         )
-        return Target(info, plan, trial.tap, trial.wants_output)
+        return Target(info, plan, trial.tap, trial.watches)
 
     def aim_late(self, network: Any, execute: Callable[[], Any]) -> tuple[Target, Any]:
         """Aim at a network that is first met in mid-run; an unknown one is probed.

@@ -14,6 +14,10 @@ CALIBRATORS = ("none", "taylorseer", "trajectory", "blend")
 MAX_STEPS = 10_000
 """As many steps as the host's samplers take; keeps a mistyped number from filling the memory."""
 
+VARIANTS = tuple(name for name in published_fits() if name.endswith("_ret_mode"))
+"""Second fits of the same models. The node's list would name every Wan twice; a workflow, a file or
+the API may still ask for them."""
+
 _AT_MOST = f"and at most {MAX_STEPS}"
 _NO_LIMIT = f"it must be -1 (no limit), 0 (never skip) or a number of steps, {_AT_MOST}"
 
@@ -126,7 +130,8 @@ class TeaCacheSettings(CachingSettings):
         "How input change is turned into output change. auto: calibrated for this checkpoint, else "
         "published for this model, else raw. Choose by hand only for variants that look alike, "
         "such as flux-kontext or Wan 720p.",
-        choices=("auto", "raw", "custom", *published_fits()),
+        choices=("auto", "raw", "custom", *(n for n in published_fits() if n not in VARIANTS)),
+        former=VARIANTS,
     )
     custom_coefficients: str = setting(
         "",

@@ -97,6 +97,23 @@ def target() -> str:
 
 def presets() -> str:
     """What each choice gives at most on a GPU, and how near it stays on the demo model."""
+    columns = ["choose", "for", "up to, on a GPU", "PSNR", "plain, as many steps"]
+    lines, caption = _presets()
+    return f"{markdown(columns, lines, texts=2)}\n\n{caption}"
+
+
+def presets_list() -> str:
+    """The same for the help panel of the page, which is too narrow for a table."""
+    lines, caption = _presets()
+    told = []
+    for choice, purpose, most, near, plain in lines:
+        text = f"- {choice} ({purpose}): up to {most} on a GPU"
+        told.append(text if near == NONE else f"{text}; {near}, plain with as many steps {plain}")
+    return "\n".join(told) + f"\n\n{caption}"
+
+
+def _presets() -> tuple[list[list[str]], str]:
+    """The rows of the short table and what stands below it."""
     gpu, demo = load("full_size"), load("performance")
     lines = []
     for setting, (choice, purpose) in PRESETS.items():
@@ -115,5 +132,4 @@ def presets() -> str:
         f"demo model, {SHOWN['steps']} steps, cfg {SHOWN['cfg']:g} "
         f"({demo['environment']['date']}, `benchmarks/performance.py`); more is nearer."
     )
-    columns = ["choose", "for", "up to, on a GPU", "PSNR", "plain, as many steps"]
-    return f"{markdown(columns, lines, texts=2)}\n\n{caption}"
+    return lines, caption

@@ -41,6 +41,7 @@ NEEDS = ("torch", "yaml")
 
 TABLES: dict[str, Callable[[], str]] = {
     "presets": performance_tables.presets,
+    "presets-list": performance_tables.presets_list,
     "performance": performance_tables.performance,
     "target": performance_tables.target,
     "full-size": full_size,

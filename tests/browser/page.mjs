@@ -109,6 +109,11 @@ export class Front {
     );
   }
 
+  /** Open a workflow, as a file that is dropped on the page. */
+  async show(workflow) {
+    await this.page.evaluate((data) => window.app.loadGraphData(data, true, true), workflow);
+  }
+
   /** Open a workflow from the template browser, as a person does. */
   async openTemplate(name) {
     await this.command("Comfy.BrowseTemplates");
@@ -116,7 +121,8 @@ export class Front {
     await this.page.getByTestId(/^template-workflow-/).first().waitFor();
     const search = this.page.getByPlaceholder("Search").last();
     await search.fill(name);
-    await this.page.getByTestId(`template-workflow-${name}`).click();
+    // Another copy of the pack may lie in the same ComfyUI.
+    await this.page.getByTestId(`template-workflow-${name}`).last().click();
   }
 
   /** Run a command of the front end. */

@@ -10,6 +10,7 @@ import pytest
 import node_texts
 from comfyui_environment import ROOT
 from comfyui_server import Server
+from comfyui_workflow import inputs_of, options_of
 
 pytestmark = [pytest.mark.server]
 
@@ -32,6 +33,25 @@ def test_every_input_and_output_has_a_tooltip_or_is_a_plain_hand_through(
             assert len(told.get("tooltip", "")) > 10, (kind, name)
 
 
+def test_nodes_are_listed_under_the_name_of_the_pack(server: Server) -> None:
+    """Not under "model", among those of the host."""
+    info = server.object_info()
+    ours = {kind: node for kind, node in info.items() if kind.startswith("Accel")}
+    assert {node["category"] for node in ours.values()} == {"DiT acceleration"}
+    assert [kind for kind, node in ours.items() if "`" in node["description"]] == []
+
+
+def test_the_list_of_kernels_fits_a_small_window(server: Server) -> None:
+    """The page does not scroll a tooltip. What cannot run here is said in it."""
+    (backend,) = [
+        spec for name, spec in inputs_of(server.object_info()["AccelAttentionBackend"])
+        if name == "backend"
+    ]  # fmt: skip
+    tooltip = options_of(backend)["tooltip"]
+    assert "Cannot run here: " in tooltip
+    assert len(tooltip) < 900
+
+
 def test_every_node_has_a_help_page_and_every_page_a_node(texts: dict[str, Any]) -> None:
     pages = {path.stem for path in (ROOT / "web" / "docs").glob("*.md")}
     assert pages == set(texts)
@@ -44,13 +64,38 @@ def test_every_node_has_a_help_page_and_every_page_a_node(texts: dict[str, Any])
 def test_the_lists_of_the_help_pages_are_what_the_schemas_say(server: Server) -> None:
     """If this fails, run ``python3 tests/node_texts.py``."""
     pages = list(node_texts.pages(server.object_info()))
-    assert len([text for _, text in pages if node_texts.LIST.search(text)]) == 4
+    assert [path.name for path, text in pages if not node_texts.LIST.search(text)] == []
     assert [path.name for path, text in pages if path.read_text("utf-8") != text] == []
 
 
 def test_english_is_what_the_schemas_say(texts: dict[str, Any]) -> None:
     """If this fails, run ``python3 tests/node_texts.py``."""
     assert node_texts.file_of("en").read_text("utf-8") == node_texts.english_file(texts)
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_every_node_has_a_help_page_in_other_languages(
+    texts: dict[str, Any], language: str
+) -> None:
+    """The page looks for ``docs/NODE/LANGUAGE.md``, whose markers the list is written between."""
+    for kind in texts:
+        path = ROOT / "web" / "docs" / kind / f"{language}.md"
+        assert path.exists(), path
+        text = path.read_text(encoding="utf-8")
+        assert SCRIPTS[language].search(text) and node_texts.LIST.search(text), path
+        name = node_texts.read(language)[kind]["display_name"].partition("（")[0]
+        assert text.splitlines()[0] == f"# {name}"
+
+
+def test_no_help_page_has_a_table() -> None:
+    """The help panel is 250 pixels wide, where a table is a heap of single words."""
+    wide = [
+        f"{path.relative_to(ROOT)}: {line}"
+        for path in sorted((ROOT / "web" / "docs").rglob("*.md"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith("|")
+    ]
+    assert wide == []
 
 
 @pytest.mark.parametrize("language", TRANSLATED)
@@ -86,4 +131,4 @@ def test_the_server_gives_the_page_our_texts(server: Server) -> None:
         for kind, node in node_texts.read(language).items():
             assert told[language]["nodeDefs"][kind] == node
     for language in TRANSLATED:
-        assert SCRIPTS["zh"].search(told[language]["nodeCategories"]["acceleration"])
+        assert SCRIPTS["zh"].search(told[language]["nodeCategories"]["DiT acceleration"])

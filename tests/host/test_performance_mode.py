@@ -66,7 +66,7 @@ def test_a_few_step_model_is_left_alone() -> None:
     plain = tm.sample(model, "flux", steps=4)
     quick = performance(model, approximation="ultra")
     assert torch.equal(tm.sample(quick, "flux", steps=4), plain)
-    assert any("4 steps are too few" in notice for notice in tm.report_of(quick).notices)
+    assert "4 steps are too few" in tm.report_of(quick).sentence()
 
 
 def test_settings_of_other_nodes_win() -> None:
@@ -207,7 +207,7 @@ def test_paged_weights_are_left_to_the_host_and_the_report_says_so(mode: str) ->
 
     lever.prepare_sampling(lambda *args, **kwargs: asked.append(kwargs), Paged(), None, {})
     assert asked == [{}]
-    assert "dynamic VRAM" in lever._decisions("")["weights"]
+    assert "dynamic VRAM" in lever._decisions(model, "")["weights"]
 
 
 def test_locked_by_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,8 @@ def test_locked_by_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = tm.sample(model, "flux", steps=12)
     locked = performance(model, approximation="ultra")
     assert torch.equal(tm.sample(locked, "flux", steps=12), plain)
-    assert "locked by the operator" in mode_report(locked).sentence()
+    said = mode_report(locked).sentence()
+    assert "approximation: off, the operator of this server has switched off" in said
 
 
 def test_the_report_says_once_where_its_settings_come_from(

@@ -240,18 +240,46 @@ def test_saving_never_loses_another_file(places: dict[str, Path], model: Any) ->
     one, two = CacheDiTSettings(), CacheDiTSettings(max_warmup_steps=9)
     assert save_configuration([one], "mine", False) == "user/mine.yaml"
     assert save_configuration([one], "mine.yaml", False) == "user/mine.yaml"
-    with pytest.raises(AccelerationError, match="holds other settings"):
-        save_configuration([two], "mine.yaml", False)
+    # Other settings get a number, and the same ones again no further file.
+    assert save_configuration([two], "mine.yaml", False) == "user/mine_2.yaml"
+    assert save_configuration([two], "mine.yaml", False) == "user/mine_2.yaml"
+    three = CacheDiTSettings(max_warmup_steps=8)
+    assert save_configuration([three], "mine.yaml", False) == "user/mine_3.yaml"
+    assert "max_warmup_steps: 4" in (places["user"] / "mine.yaml").read_text()
     save_configuration([two], "mine.yaml", True)
     assert "max_warmup_steps: 9" in (places["user"] / "mine.yaml").read_text()
-    assert sorted(p.name for p in places["user"].iterdir()) == ["mine.yaml"]
+    names = ["mine.yaml", "mine_2.yaml", "mine_3.yaml"]
+    assert sorted(p.name for p in places["user"].iterdir()) == names
     target = places["outside"] / "target.yaml"
     (places["user"] / "link.yaml").symlink_to(target)
-    with pytest.raises(AccelerationError, match=r"link\.yaml exists"):
-        save_configuration([one], "link.yaml", True)
+    assert save_configuration([one], "link.yaml", True) == "user/link_2.yaml"
     assert not target.exists()
     with pytest.raises(AccelerationError, match="no settings to save"):
         save_configuration(host.settings_of(model), "mine.yaml", True)
+
+
+def saved(model: Any, **inputs: Any) -> tuple[str, str]:
+    """What Save Acceleration Config gives and what it shows."""
+    from dit_acceleration_pack.nodes.save_config import SaveAccelerationConfig
+
+    output = SaveAccelerationConfig.execute(model, **inputs)
+    return output.result[0], output.ui["text"][0]
+
+
+def test_saving_never_ends_a_prompt(places: dict[str, Path], model: Any) -> None:
+    """The host ends the whole prompt at an error, before or after its pictures."""
+    from dit_acceleration_pack.nodes.save_config import SaveAccelerationConfig as Save
+
+    assert saved(applied(model)) == ("user/acceleration.yaml", "Saved as user/acceleration.yaml.")
+    file, text = saved(applied(model, max_warmup_steps=7))
+    assert file == "user/acceleration_2.yaml"
+    assert "Saved as user/acceleration_2.yaml. acceleration.yaml holds other settings" in text
+    assert saved(model) == ("", "Nothing was saved: This MODEL has no settings to save: connect "
+                            "the output of an acceleration node.")  # fmt: skip
+    # A name that can be checked is refused before anything runs.
+    assert "file_name is" in str(Save.validate_inputs(file_name="../x"))
+    assert Save.validate_inputs(file_name="mine") is True
+    assert Save.validate_inputs() is True
 
 
 def test_a_folder_that_cannot_be_used_is_a_sentence(places: dict[str, Path]) -> None:

@@ -178,40 +178,86 @@ def trained_conditioning(prompt: str) -> list[Any]:
     return [[tokens, {"pooled_output": pooled}]]
 
 
-def calibrate(model: Any, sampler: str = "euler") -> None:
-    """As the node does, for 20 steps of the demo's FLUX."""
+def sample_trained(model: Any, seed: int) -> None:
+    """20 steps of the demo's FLUX."""
+    import comfy.sample
+
+    latent = torch.zeros(1, shapes.LATENT_CHANNELS, shapes.LATENT_SIZE, shapes.LATENT_SIZE)
+    with torch.inference_mode():
+        comfy.sample.sample(
+            model, comfy.sample.prepare_noise(latent, seed), 20, 1.0, "euler", "simple",
+            trained_conditioning(shapes.PROMPTS[0]), trained_conditioning(shapes.UNCONDITIONAL),
+            latent, disable_pbar=True, seed=seed,
+        )  # fmt: skip
+
+
+def calibrate(model: Any, sampler: str = "euler", seed: int = 1) -> str:
+    """As the node does, for 20 steps of the demo's FLUX; its text."""
     from dit_acceleration_pack.nodes.calibrate_tea_cache import CalibrateTeaCache
 
     size = shapes.LATENT_SIZE
     with torch.inference_mode():
-        CalibrateTeaCache.execute(
+        output = CalibrateTeaCache.execute(
             model,
             positive=trained_conditioning(shapes.PROMPTS[0]),
             negative=trained_conditioning(shapes.UNCONDITIONAL),
             latent_image={"samples": torch.zeros(1, shapes.LATENT_CHANNELS, size, size)},
-            seed=1,
+            seed=seed,
             steps=20,
             cfg=1.0,
             sampler_name=sampler,
             scheduler="simple",
         )
+    text: str = output.result[1]
+    return text
+
+
+def test_one_run_calibrates_and_a_standing_calibration_none(
+    trained: Any, stored: Callable[[], list[Path]]
+) -> None:
+    from dit_acceleration_pack.acceleration.policies.cache_dit import CacheDiT
+    from dit_acceleration_pack.acceleration.settings.caching import CacheDiTSettings
+
+    evaluations: list[Any] = []
+    watched = tm.watch(trained, lambda *a: evaluations.append(a))
+    first = calibrate(watched)
+    assert len(evaluations) == 20
+    data = json.loads(stored()[0].read_text())
+    # The same changes as Apply Cache-DiT measures itself, where it skips nothing.
+    from dit_acceleration_pack.acceleration import host
+
+    never = host.attach(trained, CacheDiT(CacheDiTSettings(residual_diff_threshold=1e-9)))
+    sample_trained(never, seed=1)
+    measured = sorted(e.diff for e in tm.report_of(never).evaluations if e.diff is not None)
+    # It does not look at its warm-up.
+    recorded = data["cache_dit_diffs"]
+    assert len(measured) == 16 and len(recorded) == 19
+    assert all(any(r == pytest.approx(m, rel=1e-5) for r in recorded) for m in measured)
+    assert "threshold of 1e-09" not in first and "raise" not in first
+
+    again = calibrate(watched)
+    assert len(evaluations) == 20, "the same settings are not sampled again"
+    assert "stands already" in again and again.partition("\n")[0] == first.partition("\n")[0]
+    calibrate(watched, seed=2)
+    assert len(evaluations) == 40, "another seed measures anew"
+    assert json.loads(stored()[0].read_text())["settings"]["seed"] == 2
+
+
+def test_the_seed_of_a_new_node_stays() -> None:
+    """Else the page draws another one after every queue, and an output node runs each time."""
+    from dit_acceleration_pack.nodes.calibrate_tea_cache import CalibrateTeaCache
+
+    (seed,) = [i for i in CalibrateTeaCache.define_schema().inputs if i.id == "seed"]
+    assert seed.as_dict()["control_after_generate"] == "fixed"
 
 
 def test_calibrate_then_teacache_finds_it(trained: Any, stored: Callable[[], list[Path]]) -> None:
-    import comfy.sample
-
     from dit_acceleration_pack.acceleration import host
 
     calibrate(trained)
     assert len(stored()) == 1
     accelerated = attach(trained, host.calibrated_fit)
-    latent = torch.zeros(1, shapes.LATENT_CHANNELS, shapes.LATENT_SIZE, shapes.LATENT_SIZE)
-    with torch.inference_mode():
-        comfy.sample.sample(
-            accelerated, comfy.sample.prepare_noise(latent, 2), 20, 1.0, "euler", "simple",
-            trained_conditioning(shapes.PROMPTS[0]), trained_conditioning(shapes.UNCONDITIONAL),
-            latent, disable_pbar=True, seed=2,
-        )  # fmt: skip
+    sample_trained(accelerated, seed=2)
     report = tm.report_of(accelerated)
     assert any("calibrated on this checkpoint" in notice for notice in report.notices)
     assert 0.2 <= report.skipped / 20 <= 0.6, "the recommended threshold skips about 40 %"

@@ -26,7 +26,6 @@ from dit_acceleration_pack.acceleration.attention.backend import Backend, is_ins
 from dit_acceleration_pack.acceleration.attention.call import Arguments, shape_of
 from dit_acceleration_pack.acceleration.attention.device import DeviceFacts
 from dit_acceleration_pack.acceleration.attention.limits import Limits
-from dit_acceleration_pack.acceleration.attention.registry import EXPERIMENTAL
 from dit_acceleration_pack.acceleration.errors import AccelerationError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,9 +62,9 @@ def test_what_no_gpu_has_measured_is_experimental() -> None:
     measured = {row["ran"] for row in json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]}
     timed = {name for name, backend in BACKENDS.items() if backend.races}
     assert {name for name, b in BACKENDS.items() if b.experimental} == timed - measured
-    told = {
-        line.partition(":")[0] for line in describe_choices().splitlines() if EXPERIMENTAL in line
-    }
+    (line,) = [line for line in describe_choices().splitlines() if line.startswith("Not yet")]
+    assert line.startswith("Not yet measured on a GPU by this pack: ")
+    told = set(line.partition(": ")[2].rstrip(".").split(", "))
     assert told == timed - measured != set()
     for language in ("zh", "ja"):
         texts = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text("utf-8"))
@@ -93,7 +92,8 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
     found = {a.name: a for a in available_backends()}
     assert not found["sage"].available and found["sdpa"].available
     assert "python -m pip install sageattention" in found["sage"].reason
-    assert "sage3: " in describe_choices() and "not installed: python" in describe_choices()
+    assert "Cannot run here: flash (not installed), " in describe_choices()
+    assert "sage3 (not installed)" in describe_choices()
     with pytest.raises(AccelerationError, match=r"pip install sageattention.*or choose auto"):
         AttentionSettings(backend="sage").require_installed()
     for always in ("auto", "default", "sdpa_cudnn"):

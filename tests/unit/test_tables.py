@@ -14,7 +14,7 @@ from comfyui_environment import ROOT
 # Where each table stands.
 PLACES = {
     "README.md": {"presets"},
-    "web/docs/AccelPerformanceMode.md": {"presets"},
+    "web/docs/AccelPerformanceMode.md": {"presets-list"},
     "docs/models.md": {"families", "published"},
     "docs/settings.md": {"environment"},
     "docs/several_gpus.md": {"parallel"},

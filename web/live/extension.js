@@ -7,8 +7,11 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { chainOf, shownGraph } from "./graph.js";
 import { Panel } from "./panel.js";
 import { recall, remember } from "./memory.js";
+import { addStyle } from "./style.js";
+import { speak } from "./words.js";
 
 /** @typedef {import("./types").Progress} Progress */
 /** @typedef {import("./types").GraphNode} GraphNode */
@@ -17,45 +20,50 @@ const EVENT = "dit_acceleration.progress";
 /** Name of the widget in which the front end shows a node's progress text. */
 const HOST_TEXT = "$$node-text-preview";
 
+/** How the ids of our nodes begin. */
+const OURS = "Accel";
+
+const LANGUAGES = ["zh", "ja"];
+
+const WIDGET = "dit_acceleration_live";
+
 const UNSEEN = "This page did not see the end of the run.";
 
-/** @type {WeakMap<GraphNode, Panel>} */
-const panels = new WeakMap();
+/** How often a panel looks whether its node still runs; nothing tells of it in both renderers. */
+const LOOK_MILLISECONDS = 300;
+
+/** By the node that shows a run, then by the execution id of the node that has it. */
+/** @type {Map<GraphNode, Map<string, Panel>>} */
+const panels = new Map();
 
 /** Ids of nodes that have told of a run since the page was opened. */
 const told = new Set();
 
-function shownGraph() {
-  return app.rootGraph ?? app.graph;
-}
-
 /**
- * The node that an execution id such as "12:5" (node 5 inside subgraph node 12) stands for.
- * @param {string} id
- * @returns {GraphNode | undefined}
+ * Show a run on its node, and on every subgraph node around it, which is what people look at.
+ * @param {Progress} progress
  */
-function find(id) {
-  /** @type {import("./types").Graph | undefined} */
-  let graph = shownGraph();
-  /** @type {GraphNode | null | undefined} */
-  let node;
-  for (const part of id.split(":")) {
-    node = graph?.getNodeById(/^\d+$/.test(part) ? Number(part) : part);
-    graph = node?.subgraph;
+function show(progress) {
+  const chain = chainOf(progress.node);
+  for (const node of chain) {
+    const own = panels.get(node) ?? new Map();
+    panels.set(node, own);
+    let panel = own.get(progress.node);
+    if (!panel) {
+      const name = own.size ? `${WIDGET}_${own.size}` : WIDGET;
+      panel = new Panel(chain, node, name, (event) => app.canvas?.processMouseWheel?.(event));
+      own.set(progress.node, panel);
+    }
+    panel.show(progress);
   }
-  return node ?? undefined;
 }
 
-/** @param {Progress} progress */
-function show(progress) {
-  const node = find(progress.node);
-  if (!node) return;
-  let panel = panels.get(node);
-  if (!panel) {
-    panel = new Panel(node, (event) => app.canvas?.processMouseWheel?.(event));
-    panels.set(node, panel);
+/** Nodes are muted, bypassed, moved and removed while nothing runs. */
+function look() {
+  for (const [node, own] of panels) {
+    if (!node.graph) panels.delete(node);
+    else for (const panel of own.values()) panel.mark();
   }
-  panel.show(progress);
 }
 
 /** @param {Progress} progress */
@@ -73,7 +81,7 @@ function receive(progress) {
  * @param {string} id
  */
 function dropText(id) {
-  const node = told.has(id) ? find(id) : undefined;
+  const node = told.has(id) ? chainOf(id).at(-1) : undefined;
   const text = node?.widgets?.find((widget) => widget.name === HOST_TEXT);
   if (node && text) node.removeWidget?.(text);
 }
@@ -86,22 +94,33 @@ function restore() {
   }
 }
 
-function addStyle() {
-  const link = document.createElement("link");
-  link.rel = "stylesheet";
-  link.href = new URL("./panel.css", import.meta.url).href;
-  document.head.append(link);
+/** Speak the page's language, where we have it. */
+async function learnLanguage() {
+  const language = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
+  if (!LANGUAGES.includes(language)) return;
+  try {
+    const answer = await fetch(new URL(`./languages/${language}.json`, import.meta.url));
+    if (answer.ok) speak(await answer.json());
+  } catch {
+    // English is understood as well.
+  }
 }
 
 app.registerExtension({
   name: "ditAcceleration.liveReport",
-  setup() {
-    addStyle();
+  async setup() {
+    addStyle("panel.css");
+    setInterval(look, LOOK_MILLISECONDS);
+    await learnLanguage();
     api.addEventListener(EVENT, (event) => receive(event.detail));
     api.addEventListener("progress_text", (event) => {
       // The front end's own listener must have had its turn.
       queueMicrotask(() => dropText(String(event.detail?.nodeId)));
     });
+  },
+  nodeCreated(node) {
+    // What is in brackets is for the search, which ranks by words of the name.
+    if (node.comfyClass?.startsWith(OURS)) node.title = node.title?.replace(/ ?[(（].*$/, "");
   },
   afterConfigureGraph: restore,
 });

@@ -3,8 +3,9 @@
  * The panel on a node: counts, the strip, and the sentence.
  */
 
+import { part } from "./frame.js";
 import { drawRow } from "./strip.js";
-import { bytes, duration } from "./words.js";
+import { bytes, duration, sentence, word } from "./words.js";
 
 /** @typedef {import("./types").Progress} Progress */
 /** @typedef {import("./types").GraphNode} GraphNode */
@@ -12,6 +13,12 @@ import { bytes, duration } from "./words.js";
 const MOST_ROWS = 4;
 /** Pixels that the front end leaves around a DOM widget on a canvas node. */
 const MARGIN = 10;
+/** Pixels that the front end leaves between two widgets. */
+const GAP = 4;
+/** Pixels that the heading needs; new subgraph nodes are narrower. */
+const LEAST_WIDTH = 225;
+/** Pixels that stay free between the node and what lies below it. */
+const CLEARANCE = 6;
 
 /** Mark of an evaluation, its CSS class and its name. */
 const KINDS = /** @type {const} */ ([
@@ -20,31 +27,52 @@ const KINDS = /** @type {const} */ ([
   ["f", "forecast"],
 ]);
 
+/** How much of it is shown, most first; each hides what styles of its name hide. */
+const LEVELS = /** @type {const} */ (["full", "brief", "line"]);
+
+/** Modes of a node in the front end in which it does not run. */
+const RESTING = /** @type {Record<number, string>} */ ({ 2: "muted", 4: "bypassed" });
+
 /**
- * @param {string} kind Part of the class name.
- * @param {string} [text]
- * @returns {HTMLDivElement}
+ * Make a subgraph node show a widget of its own: it computes its list of those that it promotes.
+ * @param {GraphNode} node
+ * @param {import("./types").Widget} widget
  */
-function part(kind, text = "") {
-  const element = document.createElement("div");
-  element.className = `dit-live-${kind}`;
-  element.textContent = text;
-  return element;
+function admit(node, widget) {
+  const known = Object.getOwnPropertyDescriptor(node, "widgets");
+  const computed = known?.get;
+  if (!node.subgraph || !computed || node.widgets?.includes(widget)) return;
+  const get = () => {
+    const others = computed.call(node) ?? [];
+    return others.includes(widget) ? others : [...others, widget];
+  };
+  Object.defineProperty(node, "widgets", { ...known, get });
 }
 
 export class Panel {
   /**
-   * @param {GraphNode} node
+   * @param {GraphNode[]} chain The node that runs, behind the subgraph nodes that it is in.
+   * @param {GraphNode} node The one of them that shows the run.
+   * @param {string} name Of the widget.
    * @param {(event: WheelEvent) => void} zoom Takes the wheel, which zooms the canvas.
    */
-  constructor(node, zoom) {
+  constructor(chain, node, name, zoom) {
+    this.chain = chain;
     this.node = node;
+    /** How much of the node's height the panel has. */
+    this.taken = 0;
+    /** Whether a person asked to see all of it, whatever lies below. */
+    this.opened = false;
     this.element = part("frame");
     this.content = part("content");
     this.element.append(this.content);
     this.element.addEventListener("wheel", zoom, { passive: true });
-    const height = () => this.content.offsetHeight + 2 * MARGIN;
-    const widget = node.addDOMWidget("dit_acceleration_live", "DIT_LIVE", this.element, {
+    this.content.addEventListener("click", () => this.open());
+    // No more than it has taken, or the front end would make room for it by itself.
+    const height = () => Math.max(this.taken - GAP, 0);
+    const { size } = node;
+    const before = /** @type {[number, number]} */ ([size[0], size[1]]);
+    const widget = node.addDOMWidget(name, "DIT_LIVE", this.element, {
       serialize: false,
       hideOnZoom: false,
       margin: MARGIN,
@@ -53,46 +81,126 @@ export class Panel {
     });
     // Not in the workflow either: a saved graph must not depend on this panel.
     widget.serialize = false;
-    new ResizeObserver(() => node.setDirtyCanvas(true, true)).observe(this.content);
+    admit(node, widget);
+    // The front end may have made room for it; how much is ours to say.
+    this.widened = Math.max(LEAST_WIDTH - before[0], 0);
+    node.setSize([before[0] + this.widened, before[1]]);
+    const serialized = node.onSerialize;
+    node.onSerialize = (data) => {
+      serialized?.call(node, data);
+      // A copy, or the node in another browser, has no panel to fill the place.
+      if (data.size) data.size = [data.size[0] - this.widened, data.size[1] - this.taken];
+    };
+    new ResizeObserver(() => this.fit()).observe(this.content);
+  }
+
+  get height() {
+    return this.content.offsetHeight + 2 * MARGIN;
   }
 
   /** @param {Progress} progress */
   show(progress) {
+    this.progress = progress;
     // A run in which the node had nothing to skip is told without its evaluations.
     const strip = progress.rows.length
       ? [...rows(progress), legend(progress), gains(progress)]
       : [];
+    const said = progress.sentence ? sentence(progress) : "";
     this.content.replaceChildren(
-      heading(progress),
+      this.heading(progress),
       ...strip,
-      ...(progress.sentence ? [part("sentence", sentence(progress))] : []),
+      ...bars(progress),
+      ...(said ? [part("sentence", said)] : []),
     );
+    this.content.title = said;
+    this.mark();
+    this.fit();
+  }
+
+  /** @param {Progress} progress */
+  heading(progress) {
+    const line = part("heading");
+    const { technique, run } = progress;
+    const title = run > 1 ? word("{0}, run {1}", technique, run) : technique;
+    this.place = part("place");
+    line.append(part("title", title), this.place);
+    return line;
+  }
+
+  /** Nodes 2.0 draws of a subgraph node only what it promotes: there the panel goes in by itself. */
+  hang() {
+    if (!this.node.subgraph || this.element.isConnected) return;
+    document.querySelector(`[data-testid="node-body-${this.node.id}"]`)?.append(this.element);
+    this.fit();
+  }
+
+  /** Say whether the run that is shown is what the node does now. */
+  mark() {
+    this.hang();
+    const { progress, place } = this;
+    if (!progress || !place) return;
+    const resting = this.chain.map((node) => RESTING[node.mode ?? 0]).find(Boolean);
+    const old = resting ?? (progress.outcome === "replaced" ? "replaced" : undefined);
+    this.content.classList.toggle("dit-live-old", old !== undefined);
+    const text = resting ? word("{0}, last run", word(resting)) : reached(progress);
+    if (place.textContent !== text) place.textContent = text;
+  }
+
+  open() {
+    this.opened = !this.opened;
+    this.fit();
+  }
+
+  /** Show as much as there is room for above what lies below, and take that height. */
+  fit() {
+    const room = this.opened ? Infinity : this.room() - 2 * MARGIN - GAP;
+    for (const level of LEVELS) {
+      this.content.dataset.level = level;
+      if (this.content.offsetHeight <= room) break;
+    }
+    this.take();
+  }
+
+  /** Height that the node may grow by until it meets another one, in pixels of the graph. */
+  room() {
+    const { node } = this;
+    const [x, y] = node.pos;
+    const [width, height] = node.size;
+    const bottom = y + height - this.taken;
+    let room = Infinity;
+    for (const other of node.graph?._nodes ?? []) {
+      if (other === node) continue;
+      const top = other.pos[1] - window.LiteGraph.NODE_TITLE_HEIGHT;
+      const beside = other.pos[0] >= x + width || other.pos[0] + other.size[0] <= x;
+      if (!beside && top >= bottom) room = Math.min(room, top - bottom - CLEARANCE);
+    }
+    return room;
+  }
+
+  take() {
+    const { node } = this;
+    const height = this.content.offsetHeight ? this.height + GAP : 0;
+    if (height !== this.taken) {
+      const [width, before] = node.size;
+      const after = before + height - this.taken;
+      this.taken = height;
+      node.setSize([width, after]);
+    }
+    node.setDirtyCanvas(true, true);
   }
 }
 
 /** @param {Progress} progress */
-function heading(progress) {
-  const line = part("heading");
-  const title = progress.run > 1 ? `${progress.technique}, run ${progress.run}` : progress.technique;
-  line.append(part("title", title), part("place", place(progress)));
-  return line;
-}
-
-/** @param {Progress} progress */
-function place(progress) {
+function reached(progress) {
   const { outcome, step, steps } = progress;
-  if (!progress.rows.length) return outcome === "interrupted" ? "stopped" : `${steps} steps`;
-  const reached = `step ${step + 1} of ${steps}`;
-  return outcome === "interrupted" ? `stopped in ${reached}` : reached;
-}
-
-/**
- * The sentence without its beginning, which the heading says.
- * @param {Progress} progress
- */
-function sentence(progress) {
-  const text = progress.sentence.replace(`${progress.technique}: `, "");
-  return text.charAt(0).toUpperCase() + text.slice(1);
+  if (outcome === "replaced" || outcome === "switched off" || outcome === "refused") {
+    return word(outcome);
+  }
+  if (!progress.rows.length) {
+    return outcome === "interrupted" ? word("stopped") : word("{0} steps", steps);
+  }
+  const place = word("step {0} of {1}", step + 1, steps);
+  return outcome === "interrupted" ? word("stopped in {0}", place) : place;
 }
 
 /** @param {Progress} progress */
@@ -107,7 +215,7 @@ function rows(progress) {
   const table = part("rows");
   table.append(...drawn);
   const rest = progress.rows.length - shown.length;
-  return rest > 0 ? [table, part("more", `and ${rest} more branches`)] : [table];
+  return rest > 0 ? [table, part("more", word("and {0} more branches", rest))] : [table];
 }
 
 /** @param {Progress} progress */
@@ -117,11 +225,26 @@ function legend(progress) {
   for (const [mark, kind] of KINDS) {
     const count = marks.split(mark).length - 1;
     if (!count && mark !== "c") continue;
-    const entry = part("entry", `${count} ${kind}`);
+    const entry = part("entry", word(`{0} ${kind}`, count));
     entry.prepend(part(`key dit-live-${kind}`));
     line.append(entry);
   }
   return line;
+}
+
+/**
+ * A bar for each of what was counted, the longest for the most.
+ * @param {Progress} progress
+ */
+function bars({ counts = {} }) {
+  const most = Math.max(...Object.values(counts));
+  return Object.entries(counts).map(([name, count]) => {
+    const line = part("count");
+    const bar = part("bar dit-live-computed");
+    bar.style.width = `${(100 * count) / most}%`;
+    line.append(part("branch", name), bar, part("place", String(count)));
+    return line;
+  });
 }
 
 /** @param {Progress} progress */
@@ -129,8 +252,9 @@ function gains(progress) {
   const found = [];
   const { seconds, seconds_saved: saved, residual_bytes: held } = progress;
   if (saved !== null && saved > 0) {
-    found.push(`${duration(saved)} saved`, `${((seconds + saved) / seconds).toFixed(2)}× as fast`);
+    const times = ((seconds + saved) / seconds).toFixed(2);
+    found.push(word("{0} saved", duration(saved)), word("{0}× as fast", times));
   }
-  if (held) found.push(`${bytes(held)} on ${progress.residual_placement}`);
+  if (held) found.push(word("{0} on {1}", bytes(held), progress.residual_placement));
   return part("gains", found.join(" · "));
 }

@@ -4,6 +4,8 @@
  * no more than ten. Kinds differ in height as well as in colour.
  */
 
+import { word } from "./words.js";
+
 /** @typedef {import("./types").Progress} Progress */
 /** @typedef {import("./types").Row} Row */
 
@@ -94,5 +96,6 @@ export function stillToCome(row, progress) {
 function describe(row, progress, cell) {
   if (cell < 0 || cell >= row.marks.length) return "";
   const reason = progress.reasons[row.reasons[cell]];
-  return `${row.name}, step ${row.steps[cell] + 1}: ${WORDS[row.marks[cell]]} (${reason})`;
+  const kind = word(WORDS[row.marks[cell]]);
+  return word("{0}, step {1}: {2} ({3})", row.name, row.steps[cell] + 1, kind, word(reason));
 }

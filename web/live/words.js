@@ -1,7 +1,80 @@
 // @ts-check
 /**
- * Quantities in words.
+ * Quantities in words, and words in the language of the page.
+ *
+ * The server speaks English. `languages/*.json` holds what it says, with places for what changes,
+ * and its translation; what is not there stays English.
  */
+
+/** @typedef {import("./types").Progress} Progress */
+
+/** @typedef {Record<string, string>} Texts In English, and the same in the page's language. */
+
+/** @type {Texts} */
+let texts = {};
+/** @type {[RegExp, string][]} */
+let patterns = [];
+
+/** @param {string} text */
+function escaped(text) {
+  return text.replace(/[.*+?^$()|[\]\\]/g, "\\$&");
+}
+
+/**
+ * Speak a language from now on. A place in a text is `{0}`, `{1}`, …
+ * @param {{page: Texts, said: Texts}} language The page's own texts, and those of the server.
+ */
+export function speak({ page, said }) {
+  texts = page;
+  patterns = Object.entries(said).map(([english, other]) => [
+    new RegExp(`^${escaped(english).replace(/\{\d\}/g, "(.+?)")}$`, "i"),
+    other,
+  ]);
+}
+
+/**
+ * A text of the page's own.
+ * @param {string} english
+ * @param {...(string | number)} values
+ * @returns {string}
+ */
+export function word(english, ...values) {
+  return filled(texts[english] ?? english, values);
+}
+
+/**
+ * @param {string} text
+ * @param {(string | number)[]} values
+ */
+function filled(text, values) {
+  return text.replace(/\{(\d)\}/g, (_, place) => String(values[Number(place)]));
+}
+
+/**
+ * What the server said, as a whole or else clause by clause; what is not known stays as it is.
+ * @param {string} said
+ * @returns {string}
+ */
+export function translated(said) {
+  for (const [pattern, other] of patterns) {
+    const found = pattern.exec(said);
+    if (found) return filled(other, found.slice(1).map(translated));
+  }
+  const clauses = said.split("; ");
+  return clauses.length > 1 ? clauses.map(translated).join("; ") : said;
+}
+
+/**
+ * A run's sentence without its beginning, which the heading says.
+ * @param {Progress} progress
+ * @returns {string}
+ */
+export function sentence(progress) {
+  const text = progress.sentence.replace(`${progress.technique}: `, "");
+  const said = patterns.length ? translated(text.replace(/\.$/, "")) : text;
+  // Names of inputs stay as they are.
+  return /^\w*_/.test(said) ? said : said.charAt(0).toUpperCase() + said.slice(1);
+}
 
 /**
  * @param {number} seconds

@@ -14,7 +14,7 @@ from comfy_api.latest import ComfyExtension, io, ui
 
 from .shapes import PROMPTS, UNCONDITIONAL, host_to_model, model_to_picture, text_embedding
 
-CATEGORY = "model/acceleration/demo"
+CATEGORY = "DiT acceleration/demo"
 KEY = "dit_acceleration_demo_stopwatch"
 UPSCALE = 4
 

@@ -1,0 +1,95 @@
+"""The panel beside what people do with its node, in both renderers; the runs are pretended."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfyui_environment import ROOT
+
+pytestmark = [pytest.mark.server, pytest.mark.browser]
+
+NODE = 12
+WORKFLOWS = ROOT / "workflows"
+BLUEPRINT = ROOT / "subgraphs" / "Accelerate (preset).json"
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["canvas", "nodes 2.0"])
+def seen(
+    request: pytest.FixtureRequest,
+    scenario: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Any:
+    folder = os.environ.get("DIT_ACCEL_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    demo = WORKFLOWS / "dit_acceleration_demo.json"
+    return scenario(
+        "panels",
+        vue=request.param,
+        node=NODE,
+        folder=str(folder),
+        workflow=json.loads(demo.read_text(encoding="utf-8")),
+        blueprint=json.loads(BLUEPRINT.read_text(encoding="utf-8")),
+    )
+
+
+def test_with_room_below_all_of_it_is_shown(seen: Any) -> None:
+    assert seen["free"]["hidden"] == 0 and "10 computed" in seen["free"]["text"]
+    assert seen["free"]["height"] > seen["before"]["height"]
+
+
+def test_what_is_saved_has_no_room_for_it(seen: Any) -> None:
+    assert seen["savedAfter"] == seen["savedBefore"]
+
+
+def test_a_pasted_node_has_no_hollow_body(seen: Any) -> None:
+    assert seen["pasted"]["height"] == seen["before"]["height"]
+
+
+@pytest.mark.parametrize("gap", ["110", "60"])
+def test_the_first_run_does_not_push_the_node_over_what_lies_below(seen: Any, gap: str) -> None:
+    found = seen["room"][gap]
+    title = 30
+    assert found["node"]["bottom"] < found["below"]["top"] - title
+    assert found["hidden"] == 0
+
+
+def test_with_less_room_less_is_shown_and_a_click_shows_the_rest(seen: Any) -> None:
+    levels = [seen["room"][gap]["level"] for gap in ("110", "60")]
+    assert levels == ["brief", "line"] and seen["opened"] == "full"
+    assert "step 20 of 20" in seen["room"]["60"]["text"]
+    assert "Skipped" not in seen["room"]["60"]["text"]
+
+
+def test_a_node_that_does_not_run_dims_its_last_run(seen: Any) -> None:
+    assert seen["runs"] == {"place": "step 20 of 20", "opacity": 1}
+    for state in ("muted", "bypassed"):
+        assert seen[state]["place"] == f"{state}, last run"
+        assert seen[state]["opacity"] < 0.6
+
+
+def test_a_replaced_node_says_by_whom(seen: Any) -> None:
+    assert "replaced" in seen["replaced"]["text"]
+    assert seen["replaced"]["sentence"].startswith("Apply TeaCache comes after it")
+    assert seen["replaced"]["cells"] == {}
+
+
+def test_a_subgraph_shows_the_run_on_the_outer_node_and_inside(seen: Any) -> None:
+    assert "10 computed" in seen["subgraph"]["text"] and seen["subgraph"]["hidden"] == 0
+    assert seen["subgraph"]["inner"].count("dit_acceleration_live") == 1
+
+
+def test_the_blueprint_shows_it_too_and_keeps_its_widgets(seen: Any) -> None:
+    assert seen["blueprint"]["text"].startswith("Performance Mode")
+    shown = ["backend", "mode", "approximation", "target_speedup", "dit_acceleration_live"]
+    assert seen["blueprint"]["widgets"] == shown
+    assert "dit_acceleration_live" not in seen["blueprint"]["saved"]
+
+
+def test_the_page_logs_no_error(seen: Any) -> None:
+    assert seen["errors"] == []
