@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,7 @@ COARSE = (8, 12, 16, 20)
 SEED = 5000
 MODES = ("fine", "balanced", "fast")
 SIZES = {"FLUX": (32, 64), "Wan": (12, 24)}
+KINDS = ("closed form", "demo", "two sizes", "cost")
 
 
 class ClosedForm:
@@ -176,6 +178,7 @@ def demo_rows(kind: str, options: argparse.Namespace) -> Iterator[dict[str, Any]
         full: list[Any] = []
         for mode in MODES:
             row = {"kind": "demo", "model": kind, "side": side, "steps": steps, "cfg": cfg}
+            row["pictures"] = len(runs)
             row |= {"way": mode, "coarse": 0}
             model = two_sizes.progressive(demo.model, mode=mode)
             others = [sample(demo, model, *run, steps, side) for run in runs]
@@ -252,27 +255,32 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=15, help="of cost; default: %(default)s")
     parser.add_argument("--models", nargs="*", default=list(SIZES), help="default: both demos")
     parser.add_argument(
-        "--checks", nargs="*", default=list(checks.CHECKS), help="default: both check models"
-    )
+        "--kinds", nargs="+", default=list(KINDS), choices=KINDS,
+        help="what is measured; rows of other kinds in the output file are kept",
+    )  # fmt: skip
     parser.add_argument("--busy", action="store_true", help="note that others used the machine")
     parser.add_argument("--output", type=Path, default=harness.RESULTS / "progressive.json")
 
 
 def main(options: argparse.Namespace, environment: Any) -> int:
-    rows = list(ClosedForm().rows())
-    for kind in options.models:
+    rows: list[dict[str, Any]] = []
+    if "closed form" in options.kinds:
+        rows += ClosedForm().rows()
+    for kind in options.models if "demo" in options.kinds else ():
         rows += demo_rows(kind, options)
-    for name in options.checks:
+    for name in checks.CHECKS if "two sizes" in options.kinds else ():
         rows += two_sizes.TwoSizes(name, options.prompts).rows(options.steps, options.cfg)
-    if options.rounds:
+    if "cost" in options.kinds:
         rows.append(cost_row(options.rounds))
     harness.show(*rows)
-    data = {
-        "environment": harness.describe(environment),
-        "busy": options.busy,
-        "prompts": options.prompts,
-        "rows": [harness.rounded(row) for row in rows],
-    }
+    data = {"environment": harness.describe(environment), "busy": options.busy}
+    kept = []
+    if options.output.exists():
+        before = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
+        kept = [row for row in before if row["kind"] not in options.kinds]
+    data["rows"] = sorted(
+        [*kept, *map(harness.rounded, rows)], key=lambda r: KINDS.index(r["kind"])
+    )
     harness.write(options.output, data)
     return 0
 

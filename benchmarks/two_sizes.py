@@ -70,7 +70,10 @@ class TwoSizes:
         labels = torch.arange(FITTED) % len(self.demo.prompts)
         drawn = self.demo.scenes.to_latent(self.demo.scenes.draw(canvas, labels, generator))
         law = fit(drawn)
-        return {"kind": "spectrum", "model": self.name, "A": law.A, "beta": law.beta}
+        return {
+            "kind": "two sizes", "model": self.name, "side": self.side, "way": "spectrum",
+            "A": law.A, "beta": law.beta,
+        }  # fmt: skip
 
     def sigmas(self, steps: int) -> torch.Tensor:
         import comfy.samplers
@@ -160,7 +163,10 @@ class TwoSizes:
     def rows(self, all_steps: Sequence[int], all_cfg: Sequence[float]) -> Iterator[dict[str, Any]]:
         yield self.spectrum()
         share = self.share()
-        yield {"kind": "share", "model": self.name, "side": self.side, "share": share}
+        yield {
+            "kind": "two sizes", "model": self.name, "side": self.side, "way": "cost of half",
+            "share": share,
+        }  # fmt: skip
         for steps in all_steps:
             for cfg in all_cfg:
                 yield from self.schedule(steps, cfg, share)
@@ -186,6 +192,6 @@ class TwoSizes:
                 yield {
                     "kind": "two sizes", "model": self.name, "side": self.side, "steps": steps,
                     "cfg": cfg, "coarse": coarse, "sigma": sigmas[coarse], "way": way,
-                    "plain_steps": fewer, "psnr": statistics.fmean(near), "worst": min(near),
-                    "band": statistics.fmean(bands),
+                    "plain_steps": fewer, "pictures": len(near), "psnr": statistics.fmean(near),
+                    "worst": min(near), "band": statistics.fmean(bands),
                 }  # fmt: skip

@@ -6,6 +6,7 @@ import logging
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..acceleration import host
 from ..acceleration.cache_dit.library import is_installed
 from .apply_cache_dit import ApplyCacheDiT
 from .apply_tea_cache import ApplyTeaCache
@@ -49,6 +50,7 @@ class DiTAccelerationExtension(ComfyExtension):
                 "cannot run: run `python -m pip install cache-dit` with ComfyUI's Python."
             )
         await register_replacements()
+        host.add_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

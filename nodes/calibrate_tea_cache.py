@@ -8,9 +8,11 @@ from comfy_api.latest import io
 
 from ..acceleration import host
 from ..acceleration.errors import AccelerationError
-from ..acceleration.policies.calibration import calibrate
+from ..acceleration.plots import as_image_batch, calibration_plot
+from ..acceleration.policies.calibration import Calibration, calibrate
 from ..acceleration.policies.recording import Recorder, Recording
 from .shared_inputs import CATEGORY
+from .shown import temporary
 
 STANDS = (
     "This calibration stands already, so nothing was sampled. Change the seed to measure anew, for "
@@ -91,7 +93,7 @@ class CalibrateTeaCache(io.ComfyNode):
         settings = _settings(sampling)
         standing = host.stored_calibration(identity)
         if standing is not None and standing.settings == settings:
-            return _result(model, f"{standing.text()}\n{STANDS}")
+            return _result(cls, model, standing, STANDS)
         recording = Recording()
         sampling["latent"] = sampling.pop("latent_image")
         host.sample(host.attach(model, Recorder(recording)), **sampling)
@@ -99,7 +101,7 @@ class CalibrateTeaCache(io.ComfyNode):
             identity, structure.family.name, recording.inputs, recording.outputs, settings
         ).with_cache_dit_diffs(recording.first_blocks)
         path = host.save_calibration(calibration)
-        return _result(model, f"{calibration.text()}\nStored as {path.name}.")
+        return _result(cls, model, calibration, f"Stored as {path.name}.")
 
 
 def _settings(sampling: dict[str, Any]) -> dict[str, Any]:
@@ -108,5 +110,9 @@ def _settings(sampling: dict[str, Any]) -> dict[str, Any]:
     return {**numbers, "latent": list(sampling["latent_image"]["samples"].shape)}
 
 
-def _result(model: Any, text: str) -> io.NodeOutput:
-    return io.NodeOutput(model, text, ui={"text": [text]})
+def _result(
+    cls: type[io.ComfyNode], model: Any, calibration: Calibration, what: str
+) -> io.NodeOutput:
+    text = f"{calibration.text()}\n{what}"
+    plot = as_image_batch(calibration_plot(calibration.as_dict()))
+    return io.NodeOutput(model, text, ui={"text": [text], "drawings": temporary(plot, cls)})

@@ -9,9 +9,16 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..acceleration import host
-from ..acceleration.plots import as_image_batch, comparison_plot
-from ..acceleration.quality.metrics import compare, heat_map, pictures_of
+from ..acceleration.plots import (
+    FULL_SCALE,
+    as_image_batch,
+    comparison_plot,
+    heat_map,
+    heat_sheet,
+)
+from ..acceleration.quality.metrics import compare, pictures_of
 from .shared_inputs import CATEGORY
+from .shown import spread, temporary
 
 
 class CompareQuality(io.ComfyNode):
@@ -24,7 +31,7 @@ class CompareQuality(io.ComfyNode):
             display_name="Compare Quality",
             category=CATEGORY,
             description="Compares accelerated pictures or video frames with the same ones sampled "
-            "in full: PSNR, SSIM, LPIPS where it is installed, and a map of the differences. "
+            "in full: in words, under a slider, by PSNR and SSIM, and as a map of the differences. "
             "With a minimum set, tells an automated graph whether the quality is accepted.",
             search_aliases=["psnr", "ssim", "lpips", "difference", "a/b", "compare", "quality"],
             inputs=[
@@ -76,7 +83,8 @@ class CompareQuality(io.ComfyNode):
         comparison, differences = compare(baseline, accelerated, min_psnr, min_ssim, tick)
         found = comparison.as_dict()
         plot = as_image_batch(comparison_plot(found))
-        heat = heat_map(differences, heat_map_range or float(differences.max()))
+        full_scale = heat_map_range or FULL_SCALE * comparison.data_range
+        heat = heat_map(differences, full_scale)
         psnr, ssim = comparison.mean("psnr"), comparison.mean("ssim")
         text, data = comparison.text(), json.dumps(found)
         return io.NodeOutput(
@@ -87,8 +95,31 @@ class CompareQuality(io.ComfyNode):
             plot,
             text,
             data,
-            ui={"text": [text, data]},
+            ui={
+                "text": [text, data],
+                **_pictures(cls, baseline, accelerated),
+                **_drawings(cls, heat, full_scale, plot),
+            },
         )
+
+
+def _pictures(cls: type[io.ComfyNode], baseline: Any, accelerated: Any) -> dict[str, Any]:
+    """What lies under the slider, by the names of the host's own node for that; no latents."""
+    if isinstance(baseline, dict):
+        return {}
+    return {
+        "a_images": temporary(spread(baseline), cls),
+        "b_images": temporary(spread(accelerated), cls),
+    }
+
+
+def _drawings(
+    cls: type[io.ComfyNode], heat: Any, full_scale: float, plot: Any
+) -> dict[str, list[Any]]:
+    """The heat maps with their legend, and curves where there is more than one dot."""
+    sheets = [as_image_batch(heat_sheet(one, full_scale)) for one in spread(heat)]
+    found = [item for sheet in sheets for item in temporary(sheet, cls)]
+    return {"drawings": found + (temporary(plot, cls) if len(heat) > 1 else [])}
 
 
 def _limit_inputs() -> list[Any]:
@@ -122,7 +153,7 @@ def _limit_inputs() -> list[Any]:
             step=0.01,
             advanced=True,
             tooltip="The difference that is drawn lightest, in the units of the values (pictures "
-            "go from 0 to 1). Lower shows fainter differences. 0 takes the largest difference "
-            "found; set it when several heat maps shall be compared with each other.",
+            "go from 0 to 1). Lower shows fainter differences. 0 takes a tenth of the range, "
+            "always the same, so that heat maps can be compared with each other.",
         ),
     ]

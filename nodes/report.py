@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..acceleration import host
 from ..acceleration.plots import as_image_batch, message_plot, quantize_plot, run_plot
 from .shared_inputs import CATEGORY, node_id
+from .shown import temporary
 
 NO_ACCELERATION = "This MODEL has no acceleration node before it."
 NOT_SAMPLED = "This MODEL has not been sampled yet: connect `after` to what comes after sampling."
@@ -69,9 +70,11 @@ class AccelerationReport(io.ComfyNode):
             text = "\n\n".join(report.text() for report in reports.values())
         else:
             text = NOT_SAMPLED if levers else NO_ACCELERATION
-        data = json.dumps(_as_dict(reports))
-        plot = _plot(reports, text)
-        return io.NodeOutput(after, text, data, as_image_batch(plot), ui={"text": [text, data]})
+        data = json.dumps({**_as_dict(reports), "sampled_by": sampler})
+        plot = as_image_batch(_plot(reports, text))
+        drawn = {host.KEY, host.QUANTIZE_KEY} & set(reports)
+        shown = {"text": [text, data], "drawings": temporary(plot, cls) if drawn else []}
+        return io.NodeOutput(after, text, data, plot, ui=shown)
 
 
 def _as_dict(reports: dict[str, host.LeverReport]) -> dict[str, Any]:

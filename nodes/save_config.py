@@ -76,4 +76,4 @@ class SaveAccelerationConfig(io.ComfyNode):
         text = f"Saved as {file}."
         if file != f"user/{host.full_name(file_name)}":
             text += f" {file_name} holds other settings and stays: overwrite would replace it."
-        return io.NodeOutput(file, ui={"text": [text]})
+        return io.NodeOutput(file, ui={"text": [text], "lines": [host.configuration_text(file)]})

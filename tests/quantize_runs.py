@@ -29,5 +29,11 @@ def report_of(model: Any) -> QuantizeReport:
     return lever.last_report
 
 
+def is_quantized(tensor: Any) -> bool:
+    from comfy.quant_ops import QuantizedTensor
+
+    return isinstance(tensor, QuantizedTensor)
+
+
 def relative(found: torch.Tensor, exact: torch.Tensor) -> float:
     return float((found - exact).norm() / exact.norm())

@@ -46,6 +46,7 @@ SCRIPTS = (
     "tests/old_workflows.py",
     "tests/run.py",
     "tests/workflow_check.py",
+    "workflows/compare_presets.py",
     "workflows/demo.py",
     "workflows/demo_figure.py",
     "workflows/demo_measurement.py",

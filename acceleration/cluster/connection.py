@@ -57,6 +57,9 @@ def connect(address: str, processors: int) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Without it Ray hides the GPUs of this very process, which decodes pictures on one.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not address:
+        # How long Ray's own agents look for a Ray that ended with this process: a minute else.
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     import ray
 
     if ray.is_initialized():

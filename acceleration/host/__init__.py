@@ -11,6 +11,7 @@ from .calibrations import (
 )
 from .config_files import (
     choices,
+    configuration_text,
     fingerprint,
     full_name,
     load_configuration,
@@ -21,6 +22,7 @@ from .far import SPLIT_KEY
 from .levers import Lever, LeverReport, lever_of, levers_of, nearest_sampler, put
 from .model import network_of, progress, sample, sampler_choices, sampler_name, structure_of
 from .performance import PERFORMANCE_KEY, attach_performance
+from .preset_runs import add_routes
 from .profiling import profile
 from .progressive import PROGRESSIVE_KEY, attach_progressive
 from .quantize import QUANTIZE_KEY, attach_quantize
@@ -35,6 +37,7 @@ __all__ = [
     "SPLIT_KEY",
     "Lever",
     "LeverReport",
+    "add_routes",
     "attach",
     "attach_attention",
     "attach_performance",
@@ -46,6 +49,7 @@ __all__ = [
     "calibration_file",
     "checkpoint_identity",
     "choices",
+    "configuration_text",
     "device_here",
     "fingerprint",
     "full_name",

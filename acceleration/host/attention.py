@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from ..attention import AttentionReport, AttentionRun, AttentionSettings, class_of
 from ..attention.device import DeviceFacts, facts_of
 from ..errors import AccelerationError
+from ..report import RunReport
 from ..sampling.gates import untraced
 from ..settings.sections import Resolved
 from . import prefetch, remembered
@@ -94,9 +96,10 @@ class AttentionAttachment(RunLever):
             report = AttentionReport(settings=asdict(self.settings))
             report.came_from(self.resolved)
             report.took_the_place_of(self.replaced)
-            return FarAttention(split, self.settings, report)
+            return FarAttention(split, self.settings, report, len(sampling.sigmas) - 1)
         memory = _read_choices() if self.settings.backend == "auto" else {}
         run = PlacedRun(self.settings, sampling.options, memory)
+        run.steps = len(sampling.sigmas) - 1
         run.report.came_from(self.resolved)
         run.report.took_the_place_of(self.replaced)
         patcher = sampling.patcher
@@ -110,9 +113,21 @@ class AttentionAttachment(RunLever):
         run.take_out(options)
 
     def _close(self, run: PlacedRun | FarAttention, finished: bool) -> None:
-        send_text(self.node_id, run.close(finished).sentence())
+        self._show(run.close(finished), run.steps)
         if run.memory != run.known:
             _write_choices(dict(run.memory))
+
+    def _show(self, report: AttentionReport, steps: int) -> None:
+        """Say on the node who computed how many calls."""
+        if self.shown is None:
+            return
+        title, _, said = report.sentence().partition(": ")
+        plain = RunReport(title, steps=steps, explanation=said.removesuffix("."))
+        plain.outcome = report.outcome
+        counts: Counter[str] = Counter()
+        for row in report.rows:
+            counts[row.backend] += row.calls
+        self.shown.tell(plain, dict(counts.most_common()))
 
     def _not_opened(self, error: Exception) -> None:
         log.warning("Attention Backend could not start.", exc_info=True)
@@ -162,6 +177,7 @@ class PlacedRun(AttentionRun):
             previous = getattr(options.get(ATTENTION_KEY), "previous", None)
         super().__init__(settings, previous, memory, prefetch.outliving)
         self.known = dict(memory)
+        self.steps = 0
         self._replaced: Any = None
 
     def put_in(self, options: dict[str, Any]) -> None:

@@ -91,6 +91,11 @@ def _content(choice: Any) -> bytes:
         ) from None
 
 
+def configuration_text(choice: Any) -> str:
+    """What stands in a file of the list."""
+    return _content(choice).decode("utf-8", "replace")
+
+
 def load_configuration(choice: Any) -> Configuration:
     """Read and check a file of the list; raises AccelerationError with one sentence."""
     content = _content(choice)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -84,7 +85,11 @@ def _shape(tensor: Any) -> Any:
     return empty
 
 
-def far_model(model: Any) -> Any:
+ROWS_EACH = 2
+"""Rows of a batch that a GPU evaluates without the host asking whether they fit."""
+
+
+def far_model(model: Any, gpus: int) -> Any:
     """A clone of a MODEL that holds no weights; its network is handed every call."""
     shell = copy.copy(model.model)
     shell.__dict__["_modules"] = {
@@ -98,11 +103,30 @@ def far_model(model: Any) -> Any:
         ("model_lowvram", False),
         ("lowvram_patch_counter", 0),
         ("current_weight_patches_uuid", None),
+        ("current_patcher", None),
     ):
         shell.__dict__[name] = value
     far = model.clone(disable_dynamic=True, model_override=(shell, ({}, {}, {}, set())))
+    shell.__dict__["memory_required"] = _shared_need(shell.memory_required, gpus)
     far.size = 1
+    # It would keep the weights in this process.
+    far.parent = None
     return far
+
+
+def _shared_need(whole: Callable[..., Any], gpus: int) -> Callable[..., Any]:
+    """What an evaluation needs of memory, for the host's decision how many conds go together.
+
+    They do not need this process's memory, which a rank's weights may have filled, and evaluated
+    apart they could not be dealt out.
+    """
+
+    def memory_required(input_shape: Any, *args: Any, **kwargs: Any) -> Any:
+        if input_shape[0] <= ROWS_EACH * gpus:
+            return 0.0
+        return whole(input_shape, *args, **kwargs) / gpus
+
+    return memory_required
 
 
 def is_far(network: Any) -> bool:

@@ -169,9 +169,9 @@ class FarAttention:
         return self
 
     def __init__(
-        self, split: SplitRun, settings: AttentionSettings, report: AttentionReport
+        self, split: SplitRun, settings: AttentionSettings, report: AttentionReport, steps: int
     ) -> None:
-        self._split, self.report = split, report
+        self._split, self.report, self.steps = split, report, steps
         self.memory: dict[str, Any] = {}
         self.known: dict[str, Any] = {}
         split.open_lever("attention", settings)

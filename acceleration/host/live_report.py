@@ -17,6 +17,10 @@ from ..sampling.listener import Guarded, Listener, Look, Strip
 log = logging.getLogger("dit_acceleration")
 
 EVENT = "dit_acceleration.progress"
+PRESETS_EVENT = "dit_acceleration.presets"
+VERSION = 1
+"""Of both messages' fields, which docs/api.md describes. New fields do not change it; a field that
+is gone or means something else does."""
 
 # An event holds the whole strip, so that a page that is reloaded in mid-run misses nothing.
 EVENT_SECONDS = 0.15
@@ -40,33 +44,48 @@ class LiveNode:
         self._prompt: str | None = None
         self._runs = 0
 
-    def tell(self, report: RunReport) -> None:
-        """Show what there is to say of a run that the node has no part in."""
-        Guarded(self.listener()).ended(report)
+    def tell(self, report: RunReport, counts: dict[str, int] | None = None) -> None:
+        """Show what there is to say of a run whose evaluations are not this node's.
 
-    def listener(self) -> Listener | None:
+        ``counts`` are drawn as bars, by their names.
+        """
+        Guarded(self.listener(counts)).ended(report)
+
+    def listener(self, counts: dict[str, int] | None = None) -> Listener | None:
         """For the run that begins now; None when nobody is there to be told."""
         try:
-            return self._listener()
+            return self._listener(counts or {})
         except Exception:
             log.warning("There is no live report of this run.", exc_info=True)
             return None
 
-    def _listener(self) -> Listener | None:
-        server = _server()
+    def _listener(self, counts: dict[str, int]) -> Listener | None:
+        server = running_server()
         if server is None or server.client_id is None:
             return None
-        prompt = _running_prompt(server)
-        if prompt != self._prompt:
-            self._prompt, self._runs = prompt, 0
+        heading = self._heading(server)
+        if heading["prompt_id"] != self._prompt:
+            self._prompt, self._runs = heading["prompt_id"], 0
         self._runs += 1
-        heading = {
+        return LiveRun(server, {**heading, "run": self._runs, "counts": counts})
+
+    def send(self, event: str, data: dict[str, Any]) -> None:
+        """Tell the client that queued the prompt something else of this node; never an error."""
+        try:
+            server = running_server()
+            if server is not None and server.client_id is not None:
+                server.send_sync(event, {**self._heading(server), **data}, server.client_id)
+        except Exception:
+            log.warning("Node %s could not be told of %s.", self.node_id, event, exc_info=True)
+
+    def _heading(self, server: Any) -> dict[str, Any]:
+        prompt = _running_prompt(server)
+        return {
+            "version": VERSION,
             "node": self.node_id,
             "prompt_id": prompt,
             "workflow": _workflow_id(server, prompt),
-            "run": self._runs,
         }
-        return LiveRun(server, heading)
 
 
 class LiveRun:
@@ -132,14 +151,14 @@ class LiveRun:
 def send_text(node_id: str | None, text: str) -> None:
     """Show a line on a node, to the client that queued the prompt; nobody there is no error."""
     try:
-        server = _server()
+        server = running_server()
         if node_id is not None and server is not None and server.client_id is not None:
             server.send_progress_text(text, str(node_id), server.client_id)
     except Exception:
         log.warning("Node %s could not be told: %s", node_id, text, exc_info=True)
 
 
-def _server() -> Any:
+def running_server() -> Any:
     """The running server, or None where ComfyUI's classes are used without one."""
     module = sys.modules.get("server")
     return getattr(getattr(module, "PromptServer", None), "instance", None)

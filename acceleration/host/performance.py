@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..attention import AttentionSettings
@@ -12,17 +12,22 @@ from ..families import Structure
 from ..families.base import PICTURE_GB, blocks_at
 from ..performance import PerformanceSettings, compiling, residency
 from ..performance.report import PerformanceReport
+from ..policies.base import RunInfo
+from ..policies.outlook import outlook
 from ..policies.planned import Planned
 from ..report import RunReport
 from ..sampling.listener import Guarded
+from ..schedule import Schedule
 from ..settings.sections import Resolved
+from ..timing import Span
 from .attention import ATTENTION_KEY, attach_attention
 from .caching import KEY, attach
 from .far_levers import split_of
-from .levers import COMPILE_KEY, Lever, SwitchedOff, lever_of, put, require_model, without
-from .live_report import LiveNode
+from .levers import COMPILE_KEY, Lever, SwitchedOff, argument, lever_of, put, require_model, without
+from .live_report import PRESETS_EVENT, LiveNode
 from .memory import pages_weights
-from .model import structure_of
+from .model import network_of, sampler_name, structure_of
+from .quantize import would_help
 from .wrapping import RunLever, Sampling
 
 PERFORMANCE_KEY = "dit_acceleration.performance"
@@ -68,7 +73,19 @@ class PerformanceAttachment(RunLever):
             kwargs |= self._wishes(model, args, kwargs)
         except Exception as error:
             log_failure(error)
-        return executor(model, *args, **kwargs)
+        loaded = executor(model, *args, **kwargs)
+        try:
+            self._begin_timing(model, args, kwargs)
+        except Exception as error:
+            log_failure(error)
+        return loaded
+
+    def _begin_timing(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The time of the run counts from here, without what loading the model took."""
+        given = argument(args, kwargs, 2, "model_options") or {}
+        run = given.get("transformer_options", {}).get(PERFORMANCE_KEY)
+        if isinstance(run, ModeRun):
+            run.span = Span(model.load_device)
 
     def _wishes(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """What the host's loader is asked for, as keywords."""
@@ -99,12 +116,20 @@ class PerformanceAttachment(RunLever):
             verdict = ELSEWHERE
         report = PerformanceReport(settings=asdict(self.settings))
         report.came_from(self.resolved)
+        if hint := would_help(patcher, steps):
+            report.notice(hint)
         # When the run is planned, caching tells the node of every evaluation.
         planned = isinstance(getattr(lever_of(patcher, KEY), "technique", None), Planned)
         live = None if planned or self.shown is None else self.shown.listener()
         plain = RunReport(report.title(), steps=steps)
         compiled = self._compiled(patcher) if compiling.compiles(verdict) else None
-        return ModeRun(report, patcher, verdict, wrappers, compiled, plain, Guarded(live))
+        span = Span(patcher.load_device)
+        run = ModeRun(report, patcher, verdict, wrappers, compiled, plain, Guarded(live), span)
+        try:
+            run.look_ahead(sampling)
+        except Exception as error:
+            log_failure(error)  # the table of presets is not worth the mode
+        return run
 
     def _put_in(self, run: ModeRun, options: dict[str, Any]) -> None:
         if run.compiled is not None:
@@ -118,9 +143,22 @@ class PerformanceAttachment(RunLever):
     def _close(self, run: ModeRun, finished: bool) -> None:
         report, plain = run.report, run.plain
         report.decisions = self._decisions(run.patcher, run.verdict)
+        report.seconds = run.span.stop().seconds()
         plain.explanation = report.decided()
         report.outcome = plain.outcome = "finished" if finished else "interrupted"
         run.live.ended(plain)
+        if self.shown is not None and finished and run.outlook:
+            self.shown.send(PRESETS_EVENT, self._presets(run))
+
+    def _presets(self, run: ModeRun) -> dict[str, Any]:
+        """What each preset plans for this run's schedule and model, and what this one took."""
+        return {
+            "steps": run.plain.steps,
+            "presets": run.outlook,
+            "skipped_cost": run.cost,
+            "approximation": self.settings.approximation,
+            "seconds": run.report.seconds,
+        }
 
     def _verdict(self, patcher: Any, steps: int, compiled: bool) -> str:
         structure = structure_of(patcher)
@@ -186,6 +224,22 @@ class ModeRun:
     plain: RunReport
     """What the node shows of a run in which it skips nothing."""
     live: Guarded
+    span: Span
+    """Of the sampling itself."""
+    outlook: list[dict[str, Any]] = field(default_factory=list)
+    """What each preset would plan; none for what is no transformer known here."""
+    cost: float | None = None
+    """What a skipped evaluation costs, as a share of a computed one."""
+
+    def look_ahead(self, sampling: Sampling) -> None:
+        """Note what each preset would plan for this run."""
+        structure = structure_of(sampling.patcher)
+        if structure is None:
+            return
+        schedule = Schedule.from_sigmas(sampling.sigmas.tolist())
+        name, network = sampler_name(sampling.sampler), network_of(sampling.patcher)
+        info = RunInfo(schedule, structure, name, network)
+        self.outlook, self.cost = outlook(info), info.skipped_cost
 
 
 def _resident_gb(structure: Structure | None) -> float:

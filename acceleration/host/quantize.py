@@ -18,6 +18,7 @@ from ..schedule import Schedule
 from ..settings.sections import Resolved
 from .levers import PREFIX, SwitchedOff, put, require_model
 from .live_report import send_text
+from .quantize_kernels import kernels_of
 from .quantize_twin import refuse_model
 from .stages import sampler_sigma
 from .wrapping import ModelCall, RunLever, Sampling
@@ -41,6 +42,26 @@ def why_not_here() -> str:
     except ImportError:
         return TOO_OLD
     return "" if "int8_tensorwise" in QUANT_ALGOS else TOO_OLD
+
+
+FEW_STEPS = 8
+"""Up to so many there is hardly anything to skip, and smaller numbers are what is left."""
+
+
+def would_help(model: Any, steps: int) -> str:
+    """When a quantized model would help and is not there, that as a sentence; else nothing."""
+    formats = kernels_of(model.load_device)
+    there = model.get_attachment(QUANTIZE_KEY) is not None
+    if there or steps > FEW_STEPS or model.load_device.type == "cpu" or not formats:
+        return ""
+    try:
+        refuse_model(model)
+    except AccelerationError:
+        return ""
+    return (
+        f"with {steps} steps there is little to skip: {NAME}, right after the loader, makes the "
+        f"model smaller and may make it faster (this device has {', '.join(sorted(formats))})"
+    )
 
 
 class QuantizeRun:

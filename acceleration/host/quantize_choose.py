@@ -36,6 +36,8 @@ from .quantize_twin import Recipe, make_twin, weight_of, with_twin
 
 log = logging.getLogger("dit_acceleration")
 
+MOST_BACK = 0.25
+"""Share of the layers beyond which auto tries another format instead of sending more back."""
 ROUNDS = 4
 """How often layers may go back before the model is left alone."""
 
@@ -211,8 +213,10 @@ class Chooser:
         """The clone of a plan; layers go back while the whole model changes too much."""
         most = AUTO_ERROR if self.settings.precision == AUTO else MOST_ERROR
         first = len(plan)
+        self.report.went_back = []
+        least = (1 - MOST_BACK) * first if self.settings.precision == AUTO else 1
         for _ in range(ROUNDS):
-            if not plan:
+            if len(plan) < least:
                 break
             clone = self._clone(plan)
             error = self._error_of(clone)
@@ -223,7 +227,8 @@ class Chooser:
             self.report.went_back += gone
             self.report.kept |= dict.fromkeys(gone, "the model changed too much")
         self.report.left_alone = (
-            f"it changed by more than {100 * most:g} % with every one of {first} layers tried"
+            f"it changed by more than {100 * most:g} % in every format that was tried, also with "
+            f"{len(self.report.went_back)} of {first} layers as they were"
         )
         return None
 

@@ -202,17 +202,51 @@ def quantized(weight: torch.Tensor, choice: Choice, dtype: torch.dtype) -> Any:
     return made.to(dtype=dtype)
 
 
+class HeldTensor(QuantizedTensor):
+    """A quantized tensor as a parameter of a layer.
+
+    The host puts hooks on after ``backup = parameter.to(device, copy=True)`` and takes them off by
+    ``parameter.data.copy_(backup)``. With its own class the backup is no copy where nothing moves,
+    and ``data`` has scales of its own, so that the hook would stay.
+    """
+
+    @property
+    def data(self) -> Any:
+        return self
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = super().__torch_dispatch__(func, types, args, kwargs)
+        if (kwargs or {}).get("copy") and found is args[0]:
+            return found.clone()
+        # A parameter is made of a tensor by detaching it, and has to be of the same class.
+        return _held(found) if func is torch.ops.aten.detach.default else found
+
+
+def _held(weight: Any) -> Any:
+    if isinstance(weight, QuantizedTensor):
+        weight.__class__ = HeldTensor
+    return weight
+
+
+SCALES = ("weight_scale", "weight_scale_2", "weight_smooth", "comfy_quant")
+"""What a layer's state holds beside weight and bias."""
+
+
 @cache
 def linear_class(dtype: torch.dtype) -> type[Any]:
     """The host's linear layer for quantized weights, which can also compute exactly.
 
-    The host's own ignores ``_full_precision_mm`` for int8.
+    The host's own ignores ``_full_precision_mm`` for int8, and takes no hooks.
     """
     operations = comfy.ops.mixed_precision_ops({}, dtype)
 
     class Linear(operations.Linear):  # type: ignore[name-defined]
+        weight: Any
+
         def _forward(self, input: Any, weight: Any, bias: Any) -> Any:
-            if self._full_precision_mm and isinstance(weight, QuantizedTensor):
+            dynamic = self._full_precision_mm and self.quant_format == DYNAMIC
+            if dynamic and isinstance(weight, QuantizedTensor):
                 weight = weight.dequantize()
             return super()._forward(input, weight, bias)
 
@@ -224,8 +258,36 @@ def linear_class(dtype: torch.dtype) -> type[Any]:
                 if moved is not old:
                     if moved.is_inference() and not torch.is_inference_mode_enabled():
                         moved = moved.clone()
-                    self.register_parameter(name, torch.nn.Parameter(moved, requires_grad=False))
+                    setattr(self, name, torch.nn.Parameter(moved, requires_grad=False))
             return self
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, _held(value) if name == "weight" else value)
+
+        def __getattr__(self, name: str) -> Any:
+            # Before a hook the host asks for everything that it finds in the layer's state.
+            if name in SCALES and name in (state := self.state_dict()):
+                return state[name]
+            return super().__getattr__(name)
+
+        def set_weight(
+            self,
+            weight: Any,
+            inplace_update: bool = False,
+            seed: int | None = None,
+            return_weight: bool = False,
+            **_: Any,
+        ) -> Any:
+            made = self.weight.requantize_from_float(
+                weight, scale="recalculate", stochastic_rounding=seed, inplace_ops=True
+            ).to(dtype=self.weight.dtype)
+            if return_weight:
+                return made
+            if inplace_update:
+                self.weight.copy_(made)
+            else:
+                self.weight = torch.nn.Parameter(made, requires_grad=False)
+            return None
 
     return Linear
 
@@ -249,11 +311,6 @@ def quantized_layer(
     made.quant_format = choice.format if host_format else DYNAMIC
     made._full_precision_mm = exact
     return made
-
-
-def is_quantized(tensor: Any) -> bool:
-    """Whether a tensor is one of the host's quantized ones."""
-    return isinstance(tensor, QuantizedTensor)
 
 
 def can_be_saved(choice: Choice) -> bool:

@@ -39,7 +39,7 @@ def refuse_model(model: Any) -> None:
             "processes, and quantized ones cannot travel there yet: use one of the two."
         )
     for tensor in network.parameters():
-        kinds = f"{type(tensor).__name__} {type(tensor.data).__name__}"
+        kinds = " ".join(kind.__name__ for kind in type(tensor).__mro__)
         if "GGML" in kinds:
             raise AccelerationError(
                 f"{NAME}: this model is GGUF, which is quantized already. Load the original "
@@ -161,10 +161,14 @@ def _refuse_saving(*_: Any, **__: Any) -> Any:
 
 def with_twin(model: Any, twin: Any, recipe: Recipe) -> Any:
     """A clone of a MODEL that holds the twin; LoRAs that were folded in are no patches of it."""
+    from comfy.hooks import EnumHookMode
+
     made = model.clone(model_override=(twin, ({}, {}, {}, set())))
     made.size = 0
     made.hook_backup = {}
     made.cached_hook_patches = {}
+    # The host's other mode keeps hooked weights in full, and cannot put them into quantized ones.
+    made.hook_mode = EnumHookMode.MinVram
     made.clone_base_uuid = uuid.uuid4()
     if folded := recipe.folded & set(made.patches):
         made.patches = {k: v for k, v in made.patches.items() if k not in folded}

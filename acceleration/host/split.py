@@ -164,9 +164,10 @@ def attach_split(
         )
     loader = _loader(model)
     _require_plain_weights(network)
-    lever = SplitAttachment(settings, _gpus(model, settings), loader, whole, node_id, resolved)
+    gpus = _gpus(model, settings)
+    lever = SplitAttachment(settings, gpus, loader, whole, node_id, resolved)
     # Outermost, so that levers inside find its run when they open theirs.
-    return put(far_model(model), SPLIT_KEY, lever, outermost=True)
+    return put(far_model(model, max(gpus, 2)), SPLIT_KEY, lever, outermost=True)
 
 
 def _gpus(model: Any, settings: ParallelSettings) -> int:

@@ -14,6 +14,8 @@ class PerformanceReport(Report):
 
     decisions: dict[str, str] = field(default_factory=dict)
     """What was decided and why, by lever: "weights", "attention", "compile", "approximation"."""
+    seconds: float = 0.0
+    """Length of the run once the model was loaded, measured."""
 
     def title(self) -> str:
         """The node with its two choices."""
@@ -34,4 +36,9 @@ class PerformanceReport(Report):
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON-ready data."""
-        return {**super().as_dict(), **self.settings, "decisions": dict(self.decisions)}
+        return {
+            **super().as_dict(),
+            **self.settings,
+            "decisions": dict(self.decisions),
+            "seconds": self.seconds,
+        }

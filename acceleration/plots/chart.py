@@ -71,6 +71,12 @@ class Sheet:
         corners = (left, top, max(right - 1, left), max(bottom - 1, top))
         self._draw.rectangle(corners, fill, outline, OVERSAMPLING)
 
+    def picture(self, at: Point, picture: Image.Image, size: Point) -> None:
+        """A picture in a size of its own."""
+        width, height = (max(round(side * OVERSAMPLING), 1) for side in size)
+        left, top = _up(at)
+        self._picture.paste(picture.resize((width, height)), (round(left), round(top)))
+
     def line(
         self, points: Sequence[Point], color: str, width: float = 1.5, dash: float = 0
     ) -> None:

@@ -29,6 +29,8 @@ def comparison_plot(comparison: Mapping[str, Any]) -> Image.Image:
         ``Comparison.as_dict()``.
     """
     items: Sequence[Mapping[str, Any]] = comparison["items"]
+    if len(items) == 1:
+        return _of_one(comparison, items[0])
     metrics = [m for m in COLORS if any(item.get(m) is not None for item in items)]
     width = min(max(LEFT + RIGHT + 24 * len(items), 720), 1600)
     lines = wrapped(Sheet(width, 1), comparison["sentence"], width - 56, 15)
@@ -42,6 +44,24 @@ def comparison_plot(comparison: Mapping[str, Any]) -> Image.Image:
         _draw(panel, metric, items, comparison.get(f"min_{metric}") or None)
     if metrics:
         panel.place_names(comparison["kind"])
+    return sheet.finished()
+
+
+def _of_one(comparison: Mapping[str, Any], item: Mapping[str, Any]) -> Image.Image:
+    """The figures of a single picture, written: a curve of one dot shows nothing."""
+    told = [
+        (TITLES[metric], f"{item[metric]:.4g}") for metric in COLORS if item.get(metric) is not None
+    ]
+    width = 720
+    lines = wrapped(Sheet(width, 1), comparison["sentence"], width - 56, 15)
+    top = 40 + 22 * len(lines)
+    sheet = Sheet(width, top + 34 * len(told) + 14)
+    for number, line in enumerate(lines):
+        sheet.text((28, 22 + 22 * number), line, 15)
+    for number, (title, value) in enumerate(told):
+        middle = top + 34 * number + 12
+        sheet.text((28, middle), title, 13, FAINT, "lm")
+        sheet.text((width - 28, middle), value, 20, anchor="rm")
     return sheet.finished()
 
 

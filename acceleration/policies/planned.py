@@ -7,12 +7,14 @@ schedule, and the measured change of the first blocks moves them while the run g
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 
 from ..errors import AccelerationError
 from ..families import Structure
 from ..report import RunReport
+from ..schedule import Schedule
 from ..settings.caching import CachingSettings
 from .base import FAST_ALREADY, FEWEST_STEPS, Decision, Policy, RunInfo, Seen, adds_noise
 from .cost import FIRST_BLOCKS
@@ -42,6 +44,17 @@ def share_for(speedup: float, cost: float) -> float:
     ``cost`` is that of a skipped evaluation. 0 when not even skipping everything would do.
     """
     return min(max((1.0 / speedup - cost) / (1.0 - cost), 0.0), 1.0) if cost < 1.0 else 1.0
+
+
+class Plannable(Protocol):
+    """What a plan is made of."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def skipped_cost(self) -> float:
+        """What a skipped evaluation costs, as a share of a computed one."""
+        ...
 
 
 class PlannedPolicy(Policy):
@@ -124,7 +137,7 @@ class Planned:
     def check(self, structure: Structure) -> None:
         """Every known family can be planned."""
 
-    def _too_short(self, info: RunInfo) -> bool:
+    def _too_short(self, info: Plannable) -> bool:
         return not self.strict and info.schedule.steps < FEWEST_STEPS
 
     def speedup_at(self, steps: int) -> float:
@@ -132,11 +145,12 @@ class Planned:
         shorter = 1.0 if self.strict else min(steps / USUAL_STEPS, 1.0)
         return 1.0 + (self.speedup - 1.0) * shorter**FEWER_STEPS
 
-    def _speedup(self, info: RunInfo) -> float:
+    def _speedup(self, info: Plannable) -> float:
         planned = self.speedup_at(info.schedule.steps)
         return min(planned, MOST_RISING) if info.schedule.rises else planned
 
-    def _share(self, info: RunInfo) -> float:
+    def share(self, info: Plannable) -> float:
+        """Share of the evaluations that are planned to be computed."""
         if self._too_short(info):
             return 1.0
         share = share_for(self._speedup(info), info.skipped_cost)
@@ -147,7 +161,7 @@ class Planned:
         steps = info.schedule.steps
         if self._too_short(info):
             return []
-        share = self._share(info)
+        share = self.share(info)
         found = [
             f"{self.label} plans to compute {share * steps:.1f} of {steps} steps (a skipped one "
             f"costs {info.skipped_cost:.0%} of a computed one)"
@@ -166,7 +180,7 @@ class Planned:
         if self._too_short(info):
             return f"{steps} steps are too few to skip any: {FAST_ALREADY}"
         found = []
-        cost, share, speedup = info.skipped_cost, self._share(info), self._speedup(info)
+        cost, share, speedup = info.skipped_cost, self.share(info), self._speedup(info)
         if share > share_for(speedup, cost):
             most = 1.0 / (share + (1.0 - share) * cost)
             found.append(
@@ -192,7 +206,7 @@ class Planned:
         return "; ".join(found)
 
     def open(self, info: RunInfo) -> PlannedPolicy:
-        return PlannedPolicy(info, self._share(info), self.advice(info))
+        return PlannedPolicy(info, self.share(info), self.advice(info))
 
     def describe(self) -> dict[str, object]:
         return {

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..errors import AccelerationError
+from .words import WORDS, coarse_psnr, words_of
 
 NAME = "Compare Quality"
 WINDOW = 7
@@ -44,6 +45,8 @@ class ItemQuality:
     lpips: float | None
     identical: bool
     largest_difference: float
+    words: str = ""
+    """How near it is, for people; empty for latents, which nobody looks at."""
 
 
 @dataclass
@@ -72,6 +75,11 @@ class Comparison:
         return statistics.fmean(values) if values else None
 
     @property
+    def words(self) -> str:
+        """How near the farthest item is; empty for latents."""
+        return max((item.words for item in self.items), key=_farness, default="")
+
+    @property
     def accepted(self) -> bool:
         """Whether every item reaches the minimums that are set."""
         psnr = all(v >= self.min_psnr for v in self.values("psnr"))
@@ -94,6 +102,8 @@ class Comparison:
             text = f"{what}: {', '.join(part for part in parts if part)}"
             if identical:
                 text += f", {identical} identical"
+            if self.words:
+                text = f"{self.words[0].upper()}{self.words[1:]}; {text}"
         limits = [f"PSNR {self.min_psnr:g} dB"] if self.min_psnr else []
         limits += [f"SSIM {self.min_ssim:g}"] if self.min_ssim else []
         if not limits:
@@ -126,6 +136,7 @@ class Comparison:
             "ssim": self.mean("ssim"),
             "lpips": self.mean("lpips"),
             "identical": all(item.identical for item in self.items),
+            "words": self.words,
             "min_psnr": self.min_psnr,
             "min_ssim": self.min_ssim,
             "accepted": self.accepted,
@@ -133,6 +144,10 @@ class Comparison:
             "notes": list(self.notes),
             "items": [asdict(item) for item in self.items],
         }
+
+
+def _farness(words: str) -> int:
+    return WORDS.index(words) if words in WORDS else -1
 
 
 def _phrase(
@@ -250,7 +265,10 @@ def compare(
         ssim = _ssim(metrics, a, b, data_range, window) if window else None
         perceived = lpips(one.values[index], other.values[index]) if lpips else None
         largest = float(np.abs(a - b).max())
-        comparison.items.append(ItemQuality(index, psnr, ssim, perceived, identical, largest))
+        coarse = coarse_psnr(one.values[index], other.values[index])
+        words = words_of(identical, psnr, ssim, coarse) if is_image else ""
+        item = ItemQuality(index, psnr, ssim, perceived, identical, largest, words)
+        comparison.items.append(item)
         tick(index + 1)
     if window is None and min_ssim:
         raise AccelerationError(
@@ -313,31 +331,3 @@ def _lpips(notes: list[str]) -> Metric | None:
             return float(network(*pair))
 
     return measure
-
-
-# -------------------------------------------------------------------- heat map
-
-# Dark to light through purple and orange, light growing evenly, so that it also reads in gray.
-HEAT = ((0.0, 0.0, 0.04), (0.31, 0.07, 0.42), (0.72, 0.22, 0.33), (0.97, 0.55, 0.15), (1, 1, 0.78))
-
-
-def heat_map(differences: torch.Tensor, full_scale: float) -> torch.Tensor:
-    """Colors of differences.
-
-    Parameters
-    ----------
-    differences
-        ``[N, H, W]``, not negative.
-    full_scale
-        The difference that gets the lightest color.
-
-    Returns
-    -------
-    torch.Tensor
-        ``[N, H, W, 3]`` in 0..1.
-    """
-    colors = torch.tensor(HEAT)
-    place = (differences / (full_scale or 1.0)).clamp(0, 1) * (len(HEAT) - 1)
-    below = place.floor().long().clamp(max=len(HEAT) - 2)
-    share = (place - below)[..., None]
-    return colors[below] * (1 - share) + colors[below + 1] * share

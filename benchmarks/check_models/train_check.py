@@ -110,11 +110,11 @@ def call_hunyuan_video(
 RECIPES = {
     "qwen_image": Recipe(
         QWEN_IMAGE, build_qwen_image, call_qwen_image, ("transformer_blocks",),
-        shift=3.0, batch=16, steps=750, small_steps=250, seed=40,
+        shift=3.0, batch=16, steps=500, small_steps=200, seed=40,
     ),
     "hunyuan_video": Recipe(
         HUNYUAN_VIDEO, build_hunyuan_video, call_hunyuan_video, ("double_blocks", "single_blocks"),
-        shift=6.0, batch=8, steps=750, small_steps=250, seed=50,
+        shift=6.0, batch=8, steps=350, small_steps=150, seed=50,
     ),
 }  # fmt: skip
 
@@ -252,13 +252,13 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--muon", type=float, default=0.02, help="Muon's rate for the blocks")
     parser.add_argument("--warmup", type=int, default=60)
-    parser.add_argument("--cooldown", type=int, default=250)
-    parser.add_argument("--ema", type=float, default=0.995)
+    parser.add_argument("--cooldown", type=int, default=150)
+    parser.add_argument("--ema", type=float, default=0.97)
     parser.add_argument("--dropout", type=float, default=0.12)
     parser.add_argument("--autocast", action=argparse.BooleanOptionalAction, default=False)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=False)
     parser.add_argument("--log-every", type=int, default=25)
-    parser.add_argument("--save-every", type=int, default=100)
+    parser.add_argument("--save-every", type=int, default=50)
     args = parser.parse_args()
     import_host(args.comfyui)
     import comfy.model_management

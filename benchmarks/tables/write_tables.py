@@ -25,6 +25,7 @@ import cost_tables
 import demo_tables
 import engine_tables
 import performance_tables
+import quantize_tables
 from attention_tables import attention
 from full_size_tables import full_size
 from harness import ROOT, SetupError, add_arguments, ensure_environment, say
@@ -49,6 +50,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "quality": demo_tables.quality,
     "tea-cache": demo_tables.tea_cache,
     "video": demo_tables.video,
+    "quantize": quantize_tables.quantize,
     "memory": demo_tables.memory,
     "overhead": cost_tables.overhead,
     "attention-overhead": cost_tables.attention_overhead,

@@ -109,6 +109,11 @@ export class Front {
     );
   }
 
+  /** Open a workflow, as a file that is dropped on the page. */
+  async show(workflow) {
+    await this.page.evaluate((data) => window.app.loadGraphData(data, true, true), workflow);
+  }
+
   /** Open a workflow from the template browser, as a person does. */
   async openTemplate(name) {
     await this.command("Comfy.BrowseTemplates");

@@ -66,3 +66,31 @@ export function whereNode(node) {
     height: box.height + 2 * margin,
   };
 }
+
+/**
+ * Put Performance Mode into the demo in the place of its caching node, and take the branch without
+ * acceleration out; the new node's id.
+ */
+export function placePerformanceMode() {
+  const { graph } = window.app.canvas;
+  const fedBy = (node) => node.outputs?.flatMap((_, slot) => node.getOutputNodes(slot) ?? []) ?? [];
+  const remove = (node) => {
+    fedBy(node).forEach(remove);
+    if (graph.getNodeById(node.id)) graph.remove(node);
+  };
+  remove(graph._nodes.find((node) => node.title === "Baseline: stopwatch"));
+  const [caching] = graph.findNodesByType("AccelApplyCacheDiT");
+  const node = window.LiteGraph.createNode("AccelPerformanceMode");
+  node.pos = [...caching.pos];
+  node.size = [320, node.size[1]];
+  graph.add(node);
+  const fed = caching.outputs[0].links.map((id) => graph.links.get(id));
+  for (const { target_id, target_slot } of fed) {
+    node.connect(0, graph.getNodeById(target_id), target_slot);
+  }
+  graph.findNodesByType("UNETLoader")[0].connect(0, node, 0);
+  graph.remove(caching);
+  window.ended = 0;
+  window.app.api.addEventListener("execution_success", () => (window.ended += 1));
+  return node.id;
+}

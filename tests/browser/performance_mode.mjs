@@ -4,35 +4,10 @@
  */
 
 import { Front } from "./page.mjs";
-import { readPanel, whereNode } from "./panel.mjs";
+import { placePerformanceMode, readPanel, whereNode } from "./panel.mjs";
 
 const [url, json] = process.argv.slice(2);
 const { approximations, steps, folder } = JSON.parse(json);
-
-/** Put the node in, and take the branch without acceleration out; the new node's id. */
-function place() {
-  const { graph } = window.app.canvas;
-  const fedBy = (node) => node.outputs?.flatMap((_, slot) => node.getOutputNodes(slot) ?? []) ?? [];
-  const remove = (node) => {
-    fedBy(node).forEach(remove);
-    if (graph.getNodeById(node.id)) graph.remove(node);
-  };
-  remove(graph._nodes.find((node) => node.title === "Baseline: stopwatch"));
-  const [caching] = graph.findNodesByType("AccelApplyCacheDiT");
-  const node = window.LiteGraph.createNode("AccelPerformanceMode");
-  node.pos = [...caching.pos];
-  node.size = [320, node.size[1]];
-  graph.add(node);
-  const fed = caching.outputs[0].links.map((id) => graph.links.get(id));
-  for (const { target_id, target_slot } of fed) {
-    node.connect(0, graph.getNodeById(target_id), target_slot);
-  }
-  graph.findNodesByType("UNETLoader")[0].connect(0, node, 0);
-  graph.remove(caching);
-  window.ended = 0;
-  window.app.api.addEventListener("execution_success", () => (window.ended += 1));
-  return node.id;
-}
 
 /** Middle of a widget on the page. */
 function whereWidget([node, name]) {
@@ -80,7 +55,7 @@ await front.openTemplate("dit_acceleration_demo");
 await page.waitForFunction(
   () => window.app.canvas.graph?.findNodesByType("AccelApplyCacheDiT").length,
 );
-const node = await page.evaluate(place);
+const node = await page.evaluate(placePerformanceMode);
 await front.focus(node, 1.3);
 for (const [index, approximation] of approximations.entries()) {
   await choose(approximation);

@@ -149,3 +149,60 @@ def test_what_nobody_has_translated_stays_as_it_was(node: str, tmp_path: Path) -
         assert run(node, tmp_path, filled)[0].startswith("Something new; ")
     plain = script.format('{"page":{},"said":{}}', json.dumps(progress))
     assert run(node, tmp_path, plain)[0] == "Something new; skipped 1 of 9 evaluations."
+
+
+ROW = {"preset": "fast", "computed": 9.4, "steps": 28, "speedup": 2.7}
+
+
+@pytest.mark.parametrize(
+    ("row", "measured", "words"),
+    [
+        (ROW, {}, ["fast", "9 of 28", "2.70×", "–"]),
+        (ROW, {"fast": 4.0}, ["fast", "9 of 28", "2.70×", "4.0 s"]),
+        (ROW, {"fast": 4.0, "off": 10.0}, ["fast", "9 of 28", "2.70×", "4.0 s (2.50×)"]),
+        (ROW | {"computed": 28, "speedup": 1.0}, {}, ["fast", "all 28", "1×", "–"]),
+        (ROW | {"preset": "off"}, {"off": 75.0}, ["off", "9 of 28", "2.70×", "75 s"]),
+    ],
+)
+def test_a_preset_in_words(
+    node: str, tmp_path: Path, row: dict[str, Any], measured: dict[str, float], words: list[str]
+) -> None:
+    assert call(node, tmp_path, "preset_rows", "cells", row, measured) == words
+
+
+def test_measured_times_of_the_same_steps_are_kept(node: str, tmp_path: Path) -> None:
+    earlier = {"steps": 28, "measured": {"off": 10.0, "fast": 4.0}}
+    run = {"steps": 28, "approximation": "fast", "seconds": 3.5}
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    found = [
+        call(node, folder, "preset_rows", "together", known, run)["measured"]
+        for folder, known in zip(folders, (earlier, {**earlier, "steps": 20}, None), strict=True)
+    ]
+    assert found == [{"off": 10.0, "fast": 3.5}, {"fast": 3.5}, {"fast": 3.5}]
+
+
+RUN = {"outcome": "finished", "skipped": 9, "seconds": 4.0, "seconds_saved": 3.6}
+
+
+@pytest.mark.parametrize(
+    ("last", "mode", "text"),
+    [
+        (None, 0, ""),
+        ({**RUN, "outcome": "running"}, 0, ""),
+        (RUN, 0, "1.9×"),
+        (RUN, 4, "off"),
+        (RUN, 2, "off"),
+        ({**RUN, "skipped": 0, "seconds_saved": None}, 0, "off"),
+        ({**RUN, "outcome": "replaced"}, 0, "replaced"),
+        ({**RUN, "seconds_saved": None}, 0, ""),
+    ],
+)
+def test_what_the_badge_says(
+    node: str, tmp_path: Path, last: dict[str, Any] | None, mode: int, text: str
+) -> None:
+    given = f"{json.dumps(last)} ?? undefined, {mode}, () => false"
+    script = 'import { badgeText } from "./badge_text.js";'
+    script += f"console.log(JSON.stringify(badgeText({given})));"
+    assert run(node, tmp_path, script) == text

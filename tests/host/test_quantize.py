@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tiny_models as tm
 import torch
-from quantize_runs import attach, relative, report_of
+from quantize_runs import attach, is_quantized, relative, report_of
 from whole import whole
 
 from dit_acceleration_pack.acceleration import host
@@ -60,7 +60,7 @@ def test_every_tensor_that_is_not_quantized_is_shared() -> None:
     assert quantized and quantized < set(old)
     for name, tensor in old.items():
         if name in quantized:
-            assert type(new[name].data).__name__ == "QuantizedTensor", name
+            assert is_quantized(new[name]), name
         else:
             assert new[name].data_ptr() == tensor.data_ptr(), name
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.model.modules())
@@ -77,7 +77,7 @@ def test_bytes_are_as_computed(precision: str) -> None:
         assert held == layer.bytes_after, layer
         own += held
     assert own == report.own_bytes
-    rest = {id(p): p for p in network.parameters() if type(p).__name__ != "QuantizedTensor"}
+    rest = {id(p): p for p in network.parameters() if not is_quantized(p)}
     assert report.bytes_after == own + sum(p.nbytes for p in rest.values())
 
 
@@ -271,6 +271,19 @@ def test_auto_takes_what_is_faster_and_remembers_it(monkeypatch: pytest.MonkeyPa
         report = report_of(attach(model, "flux", precision="auto"))
         assert report.precision == "int8" and report.measured <= 0.01
     assert len(raced) == 1 and "remembered" in report.race
+
+
+def test_auto_goes_on_to_the_next_where_too_many_layers_go_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dit_acceleration_pack.acceleration.host import quantize_kernels
+
+    monkeypatch.setattr(quantize_kernels, "_has_kernel", lambda *_: True)
+    times = {"as it is": 1.0, "nvfp4": 0.3, "int8": 0.5}
+    monkeypatch.setattr(quantize_kernels, "_times", lambda *_: times)
+    report = report_of(attach(tm.make_model("flux"), "flux", precision="auto", emulate=True))
+    assert report.precision == "int8" and report.measured <= 0.01
+    assert not report.went_back and set(report.formats) == {"int8"}
 
 
 def test_the_race_times_what_there_is() -> None:

@@ -64,7 +64,9 @@ def test_a_graph_compares_profiles_and_plots(server: Server, workflow: Workflow)
         key: np.asarray(Image.open(server.file(outputs[key]["images"][0])))
         for key in ("heat", "curves", "plot")
     }
-    assert saved["heat"].shape == (256, 256, 3) and saved["heat"].max() > 200
+    # The scale is fixed, so that near pictures are dark and only what differs much is light.
+    assert saved["heat"].shape == (256, 256, 3) and saved["heat"].max() > 60
+    assert np.median(saved["heat"]) < 60
     assert saved["plot"].shape[1] >= 880 and saved["curves"].shape[1] >= 720
     files = [
         key

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -215,5 +217,16 @@ def test_the_model_is_untouched_and_its_like_is_without_weights(model: Any) -> N
     assert far.model.diffusion_model.state_dict().keys() == network.state_dict().keys()
     assert far.model_size() < 2 and model.model_size() > 1000
     assert host.structure_of(far).family.name == "FLUX"
+    assert far.model.memory_required([4, 16, 8, 8]) == 0
+    assert far.model.memory_required([6, 16, 8, 8]) == model.model.memory_required([3, 16, 8, 8])
     again = host.attach_split(far, ParallelSettings(gpus=3))
     assert host.lever_of(again, host.SPLIT_KEY).gpus == 3
+
+
+def test_nothing_keeps_the_weights_in_this_process() -> None:
+    model = tiny("flux")
+    gone = [weakref.ref(p) for p in model.model.diffusion_model.parameters()]
+    far = host.attach_split(model, ParallelSettings(gpus=2)).clone()
+    del model
+    gc.collect()
+    assert far is not None and not any(ref() is not None for ref in gone)

@@ -133,13 +133,13 @@ def test_a_run_that_adds_noise_is_planned_for_no_more_than_plans_are_good_for() 
     for wanted, strict in ((2.7, False), (3.0, True)):
         planned = Planned(wanted, "fast", strict)
         # 28 steps, so a preset plans for its whole speed-up: (1 / speed-up - 0.1) / 0.9.
-        assert planned._share(falling) == pytest.approx((1 / wanted - 0.1) / 0.9)
-        assert planned._share(rising) == pytest.approx((1 / MOST_RISING - 0.1) / 0.9)
+        assert planned.share(falling) == pytest.approx((1 / wanted - 0.1) / 0.9)
+        assert planned.share(rising) == pytest.approx((1 / MOST_RISING - 0.1) / 0.9)
         told = f"this schedule adds noise, which plans do not know yet: {MOST_RISING:g} times"
         assert told in planned.advice(rising)
         assert planned.advice(falling) == ""
     modest = Planned(1.3, "target", strict=True)
-    assert modest._share(rising) == modest._share(falling), "the cap is no speed-up to aim at"
+    assert modest.share(rising) == modest.share(falling), "the cap is no speed-up to aim at"
     assert modest.advice(rising) == ""
 
 

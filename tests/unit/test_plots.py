@@ -10,12 +10,20 @@ import torch
 from PIL import ImageColor
 
 from dit_acceleration_pack.acceleration.plots import (
+    Column,
     as_image_batch,
+    calibration_plot,
     comparison_plot,
+    heat_map,
+    heat_sheet,
     message_plot,
+    presets_plot,
     run_plot,
 )
-from dit_acceleration_pack.acceleration.plots.chart import nice_ticks
+from dit_acceleration_pack.acceleration.plots.calibration import CHANGES, CURVE
+from dit_acceleration_pack.acceleration.plots.chart import FRAME, nice_ticks
+from dit_acceleration_pack.acceleration.plots.heat import HEAT, LEGEND_HEIGHT
+from dit_acceleration_pack.acceleration.plots.quality import COLORS
 from dit_acceleration_pack.acceleration.plots.run import COMPUTED, FORECAST, REUSED, THRESHOLD
 from dit_acceleration_pack.acceleration.report import EvaluationRecord, RunReport
 
@@ -88,6 +96,56 @@ def test_comparisons_draw_with_any_number_of_items(count_: int) -> None:
     found = {"items": items, "kind": "image", "sentence": "Fine.", "min_psnr": 38.0}
     picture = np.asarray(comparison_plot(found))
     assert picture.ndim == 3 and (picture != 255).any()
+
+
+def test_one_picture_gets_its_figures_and_no_curve_of_a_dot() -> None:
+    item = {"psnr": 41.23, "ssim": 0.98, "lpips": None, "identical": False}
+    found = {"items": [item], "kind": "image", "sentence": "Fine.", "min_psnr": 38.0}
+    one = np.asarray(comparison_plot(found))
+    two = np.asarray(comparison_plot({**found, "items": [item, item]}))
+    assert count(one, COLORS["psnr"]) == 0 and count(one, FRAME) == 0
+    assert count(two, COLORS["psnr"]) > 0 and count(two, FRAME) > 0
+    assert one.shape[0] < two.shape[0] / 2
+
+
+def test_a_heat_map_stands_above_its_legend() -> None:
+    heat = heat_map(torch.full((1, 32, 64), 0.05), 0.1)[0]
+    sheet = np.asarray(heat_sheet(heat, 0.1, 320))
+    assert sheet.shape == (160 + 16 + LEGEND_HEIGHT, 320 + 16, 3)
+    middle = tuple(round(255 * value) for value in HEAT[2])
+    assert count(sheet[8:168, 8:328], "#{:02x}{:02x}{:02x}".format(*middle)) > 0.9 * 160 * 320
+    legend = sheet[168:]
+    light = legend.astype(int).sum(-1)
+    assert light.min() < 30, "the scale begins with the darkest color"
+    assert (legend[..., 2] < 210).sum() > 500
+
+
+def test_presets_stand_side_by_side_with_their_differences() -> None:
+    rows = [
+        ["off", "8.0 s", "1.00×", "all", "–", "–"],
+        ["fast", "3 s", "2×", "9 of 20", "41 dB", "0.9"],
+    ]
+    gray = torch.full((32, 32, 3), 0.5)
+    columns = [
+        Column(rows[0], gray, None),
+        Column(rows[1], gray, torch.full((32, 32), 0.1)),
+    ]
+    picture = np.asarray(presets_plot(columns, "A model, euler, 20 steps."))
+    assert count(picture, "#808080") > 1.9 * 256 * 256
+    lightest = tuple(round(255 * value) for value in HEAT[-1])
+    assert count(picture, "#{:02x}{:02x}{:02x}".format(*lightest)) > 0.9 * 256 * 256
+
+
+@pytest.mark.parametrize("changes", [(), (0.02, 0.03, 0.08, 0.2)])
+def test_a_calibration_shows_its_curve_and_the_changes(changes: tuple[float, ...]) -> None:
+    found = {"family": "FLUX", "points": 27, "r2": 0.9, "coefficients": (2.0, 0.1)}
+    picture = np.asarray(
+        calibration_plot({**found, "input_range": (0.0, 0.5), "cache_dit_diffs": changes})
+    )
+    (rows, columns) = (picture == np.array(ImageColor.getrgb(CURVE))).all(-1).nonzero()
+    left, right = columns.argmin(), columns.argmax()
+    assert rows[right] < rows[left] - 100, "a rising line"
+    assert (count(picture, CHANGES) > 5000) == bool(changes)
 
 
 def test_ticks_are_round() -> None:

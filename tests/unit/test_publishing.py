@@ -98,8 +98,10 @@ def test_archive_holds_what_runs_and_nothing_else(packed: list[Path]) -> None:
         "subgraphs/Accelerate (preset).json",
     ):
         assert needed in names
-    for unwanted in ("tests/*", "benchmarks/*", ".*", "workflows/*.py", "workflows/*demo*"):
+    for unwanted in ("tests/*", "benchmarks/*", ".*", "workflows/*demo*"):
         assert [name for name in names if fnmatch(name, unwanted)] == []
+    # People run it on their own models; it needs nothing that is not in the archive.
+    assert [n for n in names if fnmatch(n, "workflows/*.py")] == ["workflows/compare_presets.py"]
     assert sum((ROOT / path).stat().st_size for path in packed) < ARCHIVE_LIMIT
 
 
@@ -111,6 +113,15 @@ def test_every_issue_form_asks_for_the_report() -> None:
         fields = {part.get("id"): part for part in yaml.safe_load(path.read_text("utf-8"))["body"]}
         assert fields["report"]["attributes"]["render"] == "json", path.name
         assert fields["report"]["validations"]["required"], path.name
+
+
+def test_results_are_asked_for_as_the_comparison_writes_them() -> None:
+    text = (ROOT / ".github" / "ISSUE_TEMPLATE" / "result.yml").read_text(encoding="utf-8")
+    assert "compare_presets.py" in text and "presets.json" in text and "presets.png" in text
+    fields = {part.get("id"): part for part in yaml.safe_load(text)["body"]}
+    assert fields["markdown"]["validations"]["required"]
+    source = (ROOT / "workflows" / "compare_presets.py").read_text(encoding="utf-8")
+    assert all(name in source for name in ("presets.json", "presets.md", "presets.png"))
 
 
 def workflow(name: str) -> tuple[dict[str, Any], dict[str, Any]]:

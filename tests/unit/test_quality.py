@@ -15,8 +15,10 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.plots import heat
 from dit_acceleration_pack.acceleration.quality import metrics
-from dit_acceleration_pack.acceleration.quality.metrics import compare, heat_map
+from dit_acceleration_pack.acceleration.quality.metrics import compare
+from dit_acceleration_pack.acceleration.quality.words import WORDS
 
 
 def photographs() -> np.ndarray:
@@ -169,10 +171,42 @@ def test_lpips_where_it_and_its_weights_are_there(
 
 
 def test_heat_map_goes_from_dark_to_light() -> None:
-    colors = heat_map(torch.linspace(0, 1, 101)[None, None], 1.0)
+    colors = heat.heat_map(torch.linspace(0, 1, 101)[None, None], 1.0)
     assert colors.shape == (1, 1, 101, 3)
-    assert colors[0, 0, 0].tolist() == pytest.approx(list(metrics.HEAT[0]))
-    assert colors[0, 0, 50].tolist() == pytest.approx(list(metrics.HEAT[2]))
+    assert colors[0, 0, 0].tolist() == pytest.approx(list(heat.HEAT[0]))
+    assert colors[0, 0, 50].tolist() == pytest.approx(list(heat.HEAT[2]))
     light = colors[0, 0] @ torch.tensor([0.2126, 0.7152, 0.0722])
     assert (light.diff() > 0).all()
-    assert torch.equal(heat_map(torch.zeros(1, 2, 2), 0.0), colors[:, :, :1].expand(1, 2, 2, 3))
+    assert torch.equal(
+        heat.heat_map(torch.zeros(1, 2, 2), 0.0), colors[:, :, :1].expand(1, 2, 2, 3)
+    )
+
+
+def test_words_come_first_and_the_farthest_picture_counts() -> None:
+    one = torch.from_numpy(photographs()).float() / 255
+    generator = torch.Generator().manual_seed(0)
+    grain = torch.randn(one.shape, generator=generator)
+    moved = torch.roll(one, 30, dims=2)
+    cases = [
+        (one, "identical"),
+        (one + 0.004 * grain, "no visible difference"),
+        (one + 0.05 * grain, "small differences in texture"),
+        (0.75 * one + 0.25 * moved, "details changed"),
+        (moved, "composition changed"),
+    ]
+    assert [words for _, words in cases] == list(WORDS)
+    for other, words in cases:
+        found, _ = compare(one, other)
+        assert found.words == words, (words, found.items)
+        first = "2 images: identical" if words == "identical" else words.capitalize()
+        assert found.sentence().startswith(first)
+    both = torch.stack([one[0], moved[1]])
+    found, _ = compare(one, both)
+    assert [item.words for item in found.items] == ["identical", "composition changed"]
+    assert found.sentence().startswith("Composition changed; 2 images: PSNR")
+    assert found.as_dict()["words"] == "composition changed"
+
+
+def test_latents_have_no_words() -> None:
+    found, _ = compare(latent(1, 4, 16, 16), latent(1, 4, 16, 16, seed=1))
+    assert found.words == "" and found.sentence().startswith("1 latent: PSNR")

@@ -7,8 +7,10 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { chainOf, shownGraph } from "./graph.js";
 import { Panel } from "./panel.js";
 import { recall, remember } from "./memory.js";
+import { addStyle } from "./style.js";
 import { speak } from "./words.js";
 
 /** @typedef {import("./types").Progress} Progress */
@@ -37,36 +39,12 @@ const panels = new Map();
 /** Ids of nodes that have told of a run since the page was opened. */
 const told = new Set();
 
-function shownGraph() {
-  return app.rootGraph ?? app.graph;
-}
-
-/**
- * The node that an execution id such as "12:5" (node 5 inside subgraph node 12) stands for, behind
- * the subgraph nodes that it is in; empty where there is none.
- * @param {string} id
- * @returns {GraphNode[]}
- */
-function find(id) {
-  /** @type {import("./types").Graph | undefined} */
-  let graph = shownGraph();
-  const chain = [];
-  for (const part of id.split(":")) {
-    /** @type {GraphNode | null | undefined} */
-    const node = graph?.getNodeById(/^\d+$/.test(part) ? Number(part) : part);
-    if (!node) return [];
-    chain.push(node);
-    graph = node.subgraph;
-  }
-  return chain;
-}
-
 /**
  * Show a run on its node, and on every subgraph node around it, which is what people look at.
  * @param {Progress} progress
  */
 function show(progress) {
-  const chain = find(progress.node);
+  const chain = chainOf(progress.node);
   for (const node of chain) {
     const own = panels.get(node) ?? new Map();
     panels.set(node, own);
@@ -103,7 +81,7 @@ function receive(progress) {
  * @param {string} id
  */
 function dropText(id) {
-  const node = told.has(id) ? find(id).at(-1) : undefined;
+  const node = told.has(id) ? chainOf(id).at(-1) : undefined;
   const text = node?.widgets?.find((widget) => widget.name === HOST_TEXT);
   if (node && text) node.removeWidget?.(text);
 }
@@ -114,13 +92,6 @@ function restore() {
     const sentence = progress.outcome === "running" ? UNSEEN : progress.sentence;
     show({ ...progress, sentence });
   }
-}
-
-function addStyle() {
-  const link = document.createElement("link");
-  link.rel = "stylesheet";
-  link.href = new URL("./panel.css", import.meta.url).href;
-  document.head.append(link);
 }
 
 /** Speak the page's language, where we have it. */
@@ -138,7 +109,7 @@ async function learnLanguage() {
 app.registerExtension({
   name: "ditAcceleration.liveReport",
   async setup() {
-    addStyle();
+    addStyle("panel.css");
     setInterval(look, LOOK_MILLISECONDS);
     await learnLanguage();
     api.addEventListener(EVENT, (event) => receive(event.detail));

@@ -5,7 +5,10 @@
 
 /** @typedef {import("./types").Progress} Progress */
 
-const PREFIX = "ditAcceleration.live/";
+/** Whatever this pack keeps in the browser. */
+const ALL = "ditAcceleration.";
+const PREFIX = `${ALL}live/`;
+const SAVED = `${ALL}saved`;
 const MOST_ENTRIES = 60;
 const LEAST_MILLISECONDS = 1000;
 
@@ -24,6 +27,7 @@ export function remember(workflow, progress) {
   if (running && now - (written.get(key) ?? 0) < LEAST_MILLISECONDS) return;
   written.set(key, now);
   try {
+    if (progress.outcome === "finished") addUp(progress);
     localStorage.setItem(key, JSON.stringify({ time: now, progress }));
     forgetOldest();
   } catch {
@@ -44,6 +48,36 @@ export function recall(workflow) {
     if (progress) found.push(progress);
   }
   return found;
+}
+
+/** @param {Progress} progress */
+function addUp(progress) {
+  if (!progress.seconds_saved || progress.seconds_saved < 0) return;
+  const { seconds, runs } = saved();
+  const sum = { seconds: seconds + progress.seconds_saved, runs: runs + 1 };
+  localStorage.setItem(SAVED, JSON.stringify(sum));
+}
+
+/**
+ * The time that all runs have saved that this browser was told of.
+ * @returns {{seconds: number, runs: number}}
+ */
+export function saved() {
+  try {
+    return JSON.parse(localStorage.getItem(SAVED) ?? "null") ?? { seconds: 0, runs: 0 };
+  } catch {
+    return { seconds: 0, runs: 0 };
+  }
+}
+
+/** Forget every run, and what was saved. */
+export function forget() {
+  try {
+    const ours = Object.keys(localStorage).filter((key) => key.startsWith(ALL));
+    for (const key of ours) localStorage.removeItem(key);
+  } catch {
+    // Storage is switched off: there is nothing to forget.
+  }
 }
 
 /** @returns {string[]} */

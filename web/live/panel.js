@@ -3,6 +3,7 @@
  * The panel on a node: counts, the strip, and the sentence.
  */
 
+import { part } from "./frame.js";
 import { drawRow } from "./strip.js";
 import { bytes, duration, sentence, word } from "./words.js";
 
@@ -31,18 +32,6 @@ const LEVELS = /** @type {const} */ (["full", "brief", "line"]);
 
 /** Modes of a node in the front end in which it does not run. */
 const RESTING = /** @type {Record<number, string>} */ ({ 2: "muted", 4: "bypassed" });
-
-/**
- * @param {string} kind Part of the class name.
- * @param {string} [text]
- * @returns {HTMLDivElement}
- */
-function part(kind, text = "") {
-  const element = document.createElement("div");
-  element.className = `dit-live-${kind}`;
-  element.textContent = text;
-  return element;
-}
 
 /**
  * Make a subgraph node show a widget of its own: it computes its list of those that it promotes.
@@ -120,6 +109,7 @@ export class Panel {
     this.content.replaceChildren(
       this.heading(progress),
       ...strip,
+      ...bars(progress),
       ...(said ? [part("sentence", said)] : []),
     );
     this.content.title = said;
@@ -240,6 +230,21 @@ function legend(progress) {
     line.append(entry);
   }
   return line;
+}
+
+/**
+ * A bar for each of what was counted, the longest for the most.
+ * @param {Progress} progress
+ */
+function bars({ counts = {} }) {
+  const most = Math.max(...Object.values(counts));
+  return Object.entries(counts).map(([name, count]) => {
+    const line = part("count");
+    const bar = part("bar dit-live-computed");
+    bar.style.width = `${(100 * count) / most}%`;
+    line.append(part("branch", name), bar, part("place", String(count)));
+    return line;
+  });
 }
 
 /** @param {Progress} progress */
