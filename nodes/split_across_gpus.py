@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..acceleration import host
 from ..acceleration.settings.environment import settings_for
 from ..acceleration.settings.parallel import ParallelSettings
-from .shared_inputs import CATEGORY, node_id, setting_inputs
+from .shared_inputs import CATEGORY, SHOWS_ITS_RUNS, node_id, setting_inputs
 
 
 class SplitAcrossGPUs(io.ComfyNode):
@@ -38,6 +38,7 @@ class SplitAcrossGPUs(io.ComfyNode):
                 io.Model.Output(tooltip="The same model, evaluated by all GPUs; holds no weights.")
             ],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=SHOWS_ITS_RUNS,
         )
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +20,13 @@ CELL_CONTRAST = 3.0
 
 @pytest.fixture(
     scope="module",
-    params=list(itertools.product((False, True), ("dark", "light"))),
-    ids=lambda look: f"{'nodes 2.0' if look[0] else 'canvas'}, {look[1]}",
+    # The quick check takes each renderer and each theme once.
+    params=[
+        pytest.param((False, "dark"), id="canvas, dark"),
+        pytest.param((True, "light"), id="nodes 2.0, light"),
+        pytest.param((False, "light"), id="canvas, light", marks=pytest.mark.whole),
+        pytest.param((True, "dark"), id="nodes 2.0, dark", marks=pytest.mark.whole),
+    ],
 )
 def seen(
     request: pytest.FixtureRequest,
