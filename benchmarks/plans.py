@@ -177,7 +177,8 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         options.counts = options.counts or QUICK_COUNTS
     data: dict[str, Any] = {"environment": harness.describe(environment), "rows": []}
     if options.resume and options.output.exists():
-        data["rows"] = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
+        before = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
+        data["rows"] = [row for row in before if row["pictures"] >= options.pictures]
     known = {tuple(row[key] for key in KEYS) for row in data["rows"]}
     for name in options.models:
         missing = [
