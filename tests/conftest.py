@@ -111,15 +111,6 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        # Where several processes share the tests, a file stays in one, which builds its models
-        # once, and so does all that asks the server, which starts once.
-        server = item.get_closest_marker("server")
-        item.add_marker(pytest.mark.xdist_group("server" if server else item.path.stem))
-    skip_without_gpu(items)
-
-
-def skip_without_gpu(items: list[pytest.Item]) -> None:
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_items:
         return

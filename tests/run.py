@@ -171,7 +171,8 @@ def run_pytest(
 ) -> None:
     cores = os.cpu_count() or 1
     threads = str(max(min(cores, MOST_PROCESSES) // processes, 1))
-    spread = ["-n", str(processes), "--dist", "loadgroup"] if processes > 1 else []
+    # A file stays in one process, which builds its models and scenarios once.
+    spread = ["-n", str(processes), "--dist", "loadfile"] if processes > 1 else []
     results.run(
         f"pytest on {title_of(environment.version)}",
         [str(environment.python), "-m", "pytest", *spread, *arguments],

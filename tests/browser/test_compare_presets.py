@@ -17,7 +17,13 @@ pytestmark = [pytest.mark.server, pytest.mark.browser]
 STEPS = 12
 
 
-@pytest.fixture(scope="module", params=[(False, "dark"), (True, "light")], ids=["canvas", "nodes2"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((False, "dark"), id="canvas"),
+        pytest.param((True, "light"), id="nodes2", marks=pytest.mark.whole),
+    ],
+)
 def seen(
     request: pytest.FixtureRequest,
     scenario: Callable[..., Any],

@@ -16,7 +16,13 @@ from dit_acceleration_pack.acceleration.quality.words import WORDS
 pytestmark = [pytest.mark.server, pytest.mark.browser]
 
 
-@pytest.fixture(scope="module", params=[(False, "dark"), (True, "light")], ids=["canvas", "nodes2"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((False, "dark"), id="canvas"),
+        pytest.param((True, "light"), id="nodes2", marks=pytest.mark.whole),
+    ],
+)
 def seen(
     request: pytest.FixtureRequest,
     scenario: Callable[..., Any],
