@@ -21,7 +21,8 @@ from dit_acceleration_pack.acceleration.errors import AccelerationError
 from dit_acceleration_pack.acceleration.settings.parallel import ParallelSettings
 
 pytest.importorskip("ray", reason="Ray is not installed here")
-pytestmark = [pytest.mark.slow]
+# Ray takes minutes to start on a busy machine: only the whole check waits for it.
+pytestmark = [pytest.mark.slow, pytest.mark.whole]
 
 CLOSE = 1e-5
 TESTS = str(Path(__file__).parents[1])
@@ -268,7 +269,6 @@ def test_cancel_in_the_middle_of_an_evaluation(flux: Any, sign: Path) -> None:
     assert split_report(far).started is None, "with the same processes"
 
 
-@pytest.mark.whole
 def test_a_process_that_dies_is_one_sentence_and_the_next_run_works(flux: Any, sign: Path) -> None:
     far = split(flux, split="sequence")
     want = sample(far, "flux", steps=2)
@@ -288,7 +288,6 @@ def test_an_error_of_the_model_in_one_rank_is_told(flux: Any, sign: Path) -> Non
     assert difference(sample(far, "flux", steps=2), sample(flux, "flux", steps=2)) <= CLOSE
 
 
-@pytest.mark.whole
 def test_after_run_release_ends_the_processes(flux: Any) -> None:
     far = split(flux, after_run="release", split="sequence")
     sample(far, "flux", steps=1)
@@ -324,7 +323,6 @@ def processes_in(folder: Path) -> list[int]:
     return found
 
 
-@pytest.mark.whole
 @pytest.mark.parametrize("how", ["ends", "wait"])
 def test_no_process_is_left_when_the_host_ends_or_is_killed(how: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", DRIVER, TESTS, how]
