@@ -65,7 +65,9 @@ class AccelerationReport(io.ComfyNode):
         prompt = getattr(cls.hidden, "prompt", None)
         sampler = host.nearest_sampler(prompt, str(node_id(cls)), "after", samplers)
         found = {key: lever.report_of(sampler) for key, lever in levers.items()}
-        reports = {key: report for key, report in found.items() if report is not None}
+        made = [(key, report) for key, report in found.items() if report is not None]
+        # What was skipped is what people look for first.
+        reports = dict(sorted(made, key=lambda entry: entry[0] != host.KEY))
         if reports:
             text = "\n\n".join(report.text() for report in reports.values())
         else:

@@ -96,10 +96,10 @@ class AttentionAttachment(RunLever):
             report = AttentionReport(settings=asdict(self.settings))
             report.came_from(self.resolved)
             report.took_the_place_of(self.replaced)
-            return FarAttention(split, self.settings, report, len(sampling.sigmas) - 1)
+            return FarAttention(split, self.settings, report, _steps_of(sampling))
         memory = _read_choices() if self.settings.backend == "auto" else {}
         run = PlacedRun(self.settings, sampling.options, memory)
-        run.steps = len(sampling.sigmas) - 1
+        run.steps = _steps_of(sampling)
         run.report.came_from(self.resolved)
         run.report.took_the_place_of(self.replaced)
         patcher = sampling.patcher
@@ -159,6 +159,11 @@ class AttentionAttachment(RunLever):
         if sigma < float(sampling.percent_to_sigma(self.settings.end_percent)):
             return "it is after end_percent"
         return ""
+
+
+def _steps_of(sampling: Sampling) -> int:
+    """Steps of a run; 0 where whoever began it gave no schedule."""
+    return 0 if sampling.sigmas is None else len(sampling.sigmas) - 1
 
 
 class PlacedRun(AttentionRun):

@@ -228,7 +228,7 @@ def test_two_runs_that_end_at_once_leave_whole_choices(
 # ------------------------------------------------------------------ faults of our own
 
 
-@pytest.mark.parametrize("place", ["_open", "_read_choices", "check", "_tell", "_outside", "plan"])
+@pytest.mark.parametrize("place", ["_open", "_read_choices", "check", "_show", "_outside", "plan"])
 def test_a_fault_of_ours_samples_as_the_host_does(
     model: Any, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -236,21 +236,18 @@ def test_a_fault_of_ours_samples_as_the_host_does(
         raise KeyError(f"fault in {place}")
 
     owner: Any = host_attention.AttentionAttachment
-    name = place
     if place == "_read_choices":
         owner = host_attention
     elif place == "check":
         owner = host_attention.AttentionRun
-    elif place == "_tell":
-        owner, name = host_attention, "send_text"
     elif place == "plan":
         owner = Planner
     backend = "auto" if place == "_read_choices" else "sdpa_math"
     accelerated = attached(model, backend, start_percent=0.1)
     plain = tm.sample(model, "flux", steps=STEPS)
-    monkeypatch.setattr(owner, name, faulty)
+    monkeypatch.setattr(owner, place, faulty)
     out = tm.sample(accelerated, "flux", steps=STEPS)
-    if place == "_tell":
+    if place == "_show":
         assert float((out - plain).norm() / plain.norm()) < 1e-5
     else:
         assert torch.equal(out, plain)
