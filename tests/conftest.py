@@ -27,6 +27,8 @@ from comfyui_environment import (
     title_of,
 )
 from comfyui_server import Server
+from demo_measurement import Workflow
+from live_client import LiveClient
 
 PACK = "dit_acceleration_pack"
 COMFYUI = Path(os.environ.get("DIT_ACCEL_COMFYUI") or default_cache() / "hosts" / NEWEST)
@@ -135,3 +137,16 @@ def server(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -
     device = "auto" if ON_GPU else "cpu"
     with Server(environment, device, tmp_path_factory.mktemp("server")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def workflow(server: Server) -> Workflow:
+    """The demo's workflow, as the server's nodes take it."""
+    return Workflow(server)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[LiveClient]:
+    """Hears what the server sends while it is there."""
+    with LiveClient(server) as listening:
+        yield listening

@@ -87,6 +87,32 @@ def accelerate(graph: Graph, model: Source, title: str = "") -> Node:
     )
 
 
+def ksampler(
+    graph: Graph,
+    model: Source,
+    conds: tuple[Source, Source],
+    latent: Source,
+    steps: int,
+    cfg: float,
+    sampler: str,
+    title: str = "",
+) -> Node:
+    """The sampler of most examples; ``conds`` are the positive and the negative prompt."""
+    return graph.node(
+        "KSampler",
+        title,
+        model=model,
+        positive=conds[0],
+        negative=conds[1],
+        latent_image=latent,
+        seed=SEED,
+        steps=steps,
+        cfg=cfg,
+        sampler_name=sampler,
+        scheduler="simple",
+    )
+
+
 def report(graph: Graph, model: Source, after: Source, which: str = "") -> None:
     """The report of the run that made `after`, and a node that shows it."""
     told = graph.node("AccelReport", f"{which}Report".capitalize(), model=model, after=after)

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from example_builder import Graph, Node
-from example_parts import ACCELERATION, FEW_STEPS, SEED, SHOP, File, Recipe, accelerate, report
+from example_parts import (
+    ACCELERATION,
+    FEW_STEPS,
+    SEED,
+    SHOP,
+    File,
+    Recipe,
+    accelerate,
+    ksampler,
+    report,
+)
 
 
 def flux(graph: Graph) -> None:
@@ -24,18 +34,7 @@ def flux(graph: Graph) -> None:
         negative = graph.node("ConditioningZeroOut", "No negative prompt", conditioning=text)
         latent = graph.node("EmptySD3LatentImage", width=1024, height=1024, batch_size=1)
     with graph.group("Sampling"):
-        sampled = graph.node(
-            "KSampler",
-            model=fast,
-            positive=positive,
-            negative=negative,
-            latent_image=latent,
-            seed=SEED,
-            steps=28,
-            cfg=1.0,
-            sampler_name="euler",
-            scheduler="simple",
-        )
+        sampled = ksampler(graph, fast, (positive, negative), latent, 28, 1.0, "euler")
         image = graph.node("VAEDecode", samples=sampled, vae=vae)
     with graph.group("Result"):
         graph.node("SaveImage", images=image, filename_prefix="flux_dev")
@@ -108,18 +107,7 @@ def z_image_turbo(graph: Graph) -> None:
         small = graph.node("AccelQuantize", model=shifted, precision="auto", positive=positive)
         fast = graph.node("AccelAttentionBackend", model=small, backend="auto")
     with graph.group("Sampling"):
-        sampled = graph.node(
-            "KSampler",
-            model=fast,
-            positive=positive,
-            negative=negative,
-            latent_image=latent,
-            seed=SEED,
-            steps=8,
-            cfg=1.0,
-            sampler_name="res_multistep",
-            scheduler="simple",
-        )
+        sampled = ksampler(graph, fast, (positive, negative), latent, 8, 1.0, "res_multistep")
         image = graph.node("VAEDecode", samples=sampled, vae=vae)
     with graph.group("Result"):
         graph.node("SaveImage", images=image, filename_prefix="z_image_turbo")
@@ -145,18 +133,7 @@ def _image_with_negative(
         negative = graph.node("CLIPTextEncode", "Negative prompt", text="", clip=clip)
         latent = graph.node("EmptySD3LatentImage", width=size, height=size, batch_size=1)
     with graph.group("Sampling"):
-        sampled = graph.node(
-            "KSampler",
-            model=fast,
-            positive=positive,
-            negative=negative,
-            latent_image=latent,
-            seed=SEED,
-            steps=steps,
-            cfg=cfg,
-            sampler_name=sampler,
-            scheduler="simple",
-        )
+        sampled = ksampler(graph, fast, (positive, negative), latent, steps, cfg, sampler)
         image = graph.node("VAEDecode", samples=sampled, vae=vae)
     with graph.group("Result"):
         graph.node("SaveImage", images=image, filename_prefix=name)
@@ -183,18 +160,8 @@ def compare(graph: Graph) -> None:
     images, sampled = {}, {}
     with graph.group("Sampling: one seed, twice"):
         for which, used in (("Baseline", model), ("Accelerated", fast)):
-            sampled[which] = graph.node(
-                "KSampler",
-                which,
-                model=used,
-                positive=positive,
-                negative=negative,
-                latent_image=latent,
-                seed=SEED,
-                steps=28,
-                cfg=1.0,
-                sampler_name="euler",
-                scheduler="simple",
+            sampled[which] = ksampler(
+                graph, used, (positive, negative), latent, 28, 1.0, "euler", which
             )
             images[which] = graph.node(
                 "VAEDecode", f"{which}: decode", samples=sampled[which], vae=vae

@@ -15,6 +15,7 @@ from example_parts import (
     Recipe,
     accelerate,
     guided,
+    ksampler,
     report,
     save_video,
     simple_schedule,
@@ -38,18 +39,7 @@ def wan21(graph: Graph, gpus: int = 1) -> None:
         negative = graph.node("CLIPTextEncode", "Negative prompt", text=FLAWS, clip=clip)
         latent = graph.node("EmptyHunyuanLatentVideo", width=832, height=480, length=33)
     with graph.group("Sampling"):
-        sampled = graph.node(
-            "KSampler",
-            model=fast,
-            positive=positive,
-            negative=negative,
-            latent_image=latent,
-            seed=SEED,
-            steps=30,
-            cfg=6.0,
-            sampler_name="uni_pc",
-            scheduler="simple",
-        )
+        sampled = ksampler(graph, fast, (positive, negative), latent, 30, 6.0, "uni_pc")
         image = graph.node("VAEDecode", samples=sampled, vae=vae)
     with graph.group("Result"):
         save_video(graph, "wan2_1", image, 16.0)

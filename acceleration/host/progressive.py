@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -11,12 +10,10 @@ from ..failures import failed_sentence
 from ..progressive import ProgressiveReport, ProgressiveSettings
 from ..progressive.report import NAME
 from ..settings.sections import Resolved
-from .levers import PREFIX, SwitchedOff, argument, lever_of, put, require_model
+from .levers import PREFIX, SwitchedOff, argument, put, require_model
 from .live_report import send_text
 from .progressive_run import ProgressiveRun
 from .wrapping import RunLever, Sampling
-
-log = logging.getLogger("dit_acceleration")
 
 PROGRESSIVE_KEY = f"{PREFIX}.progressive"
 """Key of the lever and of its run in ``transformer_options``."""
@@ -92,9 +89,6 @@ def attach_progressive(
     require_model(model, NAME)
     if settings.mode == "off":
         return put(model, PROGRESSIVE_KEY, SwitchedOff(NAME, settings, "mode is off"))
-    earlier = lever_of(model, PROGRESSIVE_KEY)
-    if earlier is not None:
-        log.info("%s replaces an earlier one on this model.", NAME)
     lever = ProgressiveAttachment(settings, node_id, resolved)
     # Outermost, so that caching, whichever node comes first, opens a run whose stages are known.
     return put(model, PROGRESSIVE_KEY, lever, outermost=True)

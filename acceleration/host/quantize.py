@@ -134,7 +134,11 @@ class QuantizeAttachment(RunLever):
         run = call.run_of(QUANTIZE_KEY)
         if not isinstance(run, QuantizeRun):
             return call.execute()
-        exact = run.is_exact(float(sampler_sigma(call.options).flatten()[0]))
+        try:
+            exact = run.is_exact(float(sampler_sigma(call.options).flatten()[0]))
+        except Exception as error:
+            run.report.notice(f"exact_steps could not tell the step ({error!r:.120})")
+            exact = False
         run.report.evaluations += 1
         run.report.exact_evaluations += exact
         if not exact:

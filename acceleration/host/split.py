@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import asdict
 from typing import Any
@@ -25,8 +24,6 @@ from .quantize import QUANTIZE_KEY
 from .split_orders import Loader
 from .split_run import SplitRun
 from .wrapping import RunLever, Sampling
-
-log = logging.getLogger("dit_acceleration")
 
 ON_CPU = "DIT_ACCEL_SPLIT_ON_CPU"
 """Variable of the tests: processes of the CPU in the place of GPUs."""
@@ -150,7 +147,6 @@ def attach_split(
     network = network_of(model)
     earlier = lever_of(model, SPLIT_KEY)
     if is_far(network) and isinstance(earlier, SplitAttachment):
-        log.info("%s replaces an earlier one on this model.", NAME)
         gpus = _gpus(model, settings)
         lever = SplitAttachment(settings, gpus, earlier.loader, earlier.whole, node_id, resolved)
         return put(model, SPLIT_KEY, lever, outermost=True)

@@ -61,10 +61,10 @@ class RunLever(Reports):
 
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE: ``(noise, latent_image, sampler, sigmas, …)``."""
-        self.tell_replaced()
         guider = executor.class_obj
         options = guider.model_options.setdefault("transformer_options", {})
         try:
+            self.tell_replaced()
             run = self._open(Sampling(guider, options, args, kwargs))
             self._put_in(run, options)
         except AccelerationError as error:

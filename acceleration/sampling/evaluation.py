@@ -201,10 +201,11 @@ def _run_open(
         try:
             output = original(*args, **kwargs)
         except BlockSkipped:
-            return hand_through(evaluation, stack, args, kwargs)
-        if note is not None:
-            note(evaluation, stack, output)
-        return output
+            pass
+        else:
+            if note is not None:
+                note(evaluation, stack, output)
+            return output
     return hand_through(evaluation, stack, args, kwargs)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from comfyui_server import Server
+from demo_measurement import WORKFLOW
 
 HERE = Path(__file__).parent
 SECONDS = 300
@@ -54,5 +55,21 @@ def scenario(node: str, packages: Path, request: pytest.FixtureRequest) -> Scena
         )
         assert done.returncode == 0, f"{done.stderr}\n{done.stdout}\n{server.log_tail()}"
         return json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def on_the_demo(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    """Runs a scenario with the demo's workflow, in one of ``looks``, with a folder for pictures."""
+    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+
+    def run(name: str, look: tuple[bool, str], **options: Any) -> Any:
+        given = os.environ.get("DIT_ACCEL_SCREENSHOTS")
+        folder = Path(given or tmp_path_factory.mktemp("screenshots"))
+        folder.mkdir(parents=True, exist_ok=True)
+        vue, theme = look
+        where = {"workflow": workflow, "folder": str(folder)}
+        return scenario(name, vue=vue, theme=theme, **where, **options)
 
     return run

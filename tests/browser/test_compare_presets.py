@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import looks
 import pytest
-
-from demo_measurement import WORKFLOW
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
 
 STEPS = 12
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param((False, "dark"), id="canvas"),
-        pytest.param((True, "light"), id="nodes2", marks=pytest.mark.whole),
-    ],
-)
-def seen(
-    request: pytest.FixtureRequest,
-    scenario: Callable[..., Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Any:
+@pytest.fixture(scope="module", params=looks.MOSTLY_CANVAS)
+def seen(request: pytest.FixtureRequest, on_the_demo: Callable[..., Any]) -> Any:
     """What a person sees who compares, chooses a preset, closes, and cancels a second try."""
-    vue, theme = request.param
-    folder = Path(os.environ.get("DIT_ACCEL_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    return scenario(
-        "compare_presets",
-        vue=vue,
-        theme=theme,
-        workflow=workflow,
-        folder=str(folder),
-        steps=STEPS,
-        seed=900 + vue,
-    )
+    seed = 900 + request.param[0]
+    return on_the_demo("compare_presets", request.param, steps=STEPS, seed=seed)
 
 
 def test_it_shows_a_row_for_each_preset(seen: Any) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import looks
 import pytest
-
-from demo_measurement import WORKFLOW
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
 
@@ -20,26 +16,11 @@ ALWAYS, BYPASSED = 0, 4
 FACTOR = re.compile(r"\d\.\d×")
 
 
-@pytest.fixture(scope="module", params=[(False, "dark"), (True, "light")], ids=["canvas", "nodes2"])
-def seen(
-    request: pytest.FixtureRequest,
-    scenario: Callable[..., Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Any:
+@pytest.fixture(scope="module", params=[looks.CANVAS, looks.NODES_2])
+def seen(request: pytest.FixtureRequest, on_the_demo: Callable[..., Any]) -> Any:
     """What a person sees who plans, runs twice, reloads, switches off, and opens the settings."""
-    vue, theme = request.param
-    folder = Path(os.environ.get("DIT_ACCEL_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    found = scenario(
-        "controls",
-        vue=vue,
-        theme=theme,
-        workflow=workflow,
-        folder=str(folder),
-        seed=800 + vue,
-        steps=STEPS,
-    )
+    vue, _ = request.param
+    found = on_the_demo("controls", request.param, seed=800 + vue, steps=STEPS)
     return found | {"vue": vue}
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import looks
 import pytest
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
@@ -18,33 +17,16 @@ TEXT_CONTRAST = 4.5
 CELL_CONTRAST = 3.0
 
 
-@pytest.fixture(
-    scope="module",
-    # The quick check takes each renderer and each theme once.
-    params=[
-        pytest.param((False, "dark"), id="canvas, dark"),
-        pytest.param((True, "light"), id="nodes 2.0, light"),
-        pytest.param((False, "light"), id="canvas, light", marks=pytest.mark.whole),
-        pytest.param((True, "dark"), id="nodes 2.0, dark", marks=pytest.mark.whole),
-    ],
-)
-def seen(
-    request: pytest.FixtureRequest,
-    scenario: Callable[..., Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Any:
+@pytest.fixture(scope="module", params=looks.ALL)
+def seen(request: pytest.FixtureRequest, on_the_demo: Callable[..., Any]) -> Any:
     """What a person sees who opens the demo, runs it, reloads the page and runs it again."""
     vue, theme = request.param
-    folder = os.environ.get("DIT_ACCEL_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots")
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return scenario(
+    return on_the_demo(
         "live_report",
-        vue=vue,
-        theme=theme,
+        request.param,
         node=NODE,
         seed=2 * vue + (theme == "light") * 4,
         inputs={"calibrator": "taylorseer" if vue else "none"},
-        folder=str(folder),
     ) | {"skips": "forecast" if vue else "reused"}
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import looks
 import pytest
 
 from comfyui_environment import ROOT
@@ -19,23 +18,11 @@ WORKFLOWS = ROOT / "workflows"
 BLUEPRINT = ROOT / "subgraphs" / "Accelerate (preset).json"
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["canvas", "nodes 2.0"])
-def seen(
-    request: pytest.FixtureRequest,
-    scenario: Callable[..., Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Any:
-    folder = os.environ.get("DIT_ACCEL_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots")
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    demo = WORKFLOWS / "dit_acceleration_demo.json"
-    return scenario(
-        "panels",
-        vue=request.param,
-        node=NODE,
-        folder=str(folder),
-        workflow=json.loads(demo.read_text(encoding="utf-8")),
-        blueprint=json.loads(BLUEPRINT.read_text(encoding="utf-8")),
-    )
+@pytest.fixture(scope="module", params=[looks.CANVAS, looks.NODES_2])
+def seen(request: pytest.FixtureRequest, on_the_demo: Callable[..., Any]) -> Any:
+    """A node whose runs are pretended, and what people do with it."""
+    blueprint = json.loads(BLUEPRINT.read_text(encoding="utf-8"))
+    return on_the_demo("panels", request.param, node=NODE, blueprint=blueprint)
 
 
 def test_with_room_below_all_of_it_is_shown(seen: Any) -> None:

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import looks
 import pytest
 
-from demo_measurement import WORKFLOW
 from dit_acceleration_pack.acceleration.quality.words import WORDS
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param((False, "dark"), id="canvas"),
-        pytest.param((True, "light"), id="nodes2", marks=pytest.mark.whole),
-    ],
-)
-def seen(
-    request: pytest.FixtureRequest,
-    scenario: Callable[..., Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Any:
+@pytest.fixture(scope="module", params=looks.MOSTLY_CANVAS)
+def seen(request: pytest.FixtureRequest, on_the_demo: Callable[..., Any]) -> Any:
     """What the nodes of the demo show after a run."""
-    vue, theme = request.param
-    folder = Path(os.environ.get("DIT_ACCEL_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    return scenario(
-        "results", vue=vue, theme=theme, workflow=workflow, folder=str(folder), seed=700 + vue
-    )
+    return on_the_demo("results", request.param, seed=700 + request.param[0])
 
 
 def test_compare_quality_says_it_in_words_and_shows_both_pictures(seen: Any) -> None:

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,6 @@ PROGRESS, PRESETS = "dit_acceleration.progress", "dit_acceleration.presets"
 STEPS = 12
 MOST_LINES = 30
 KINDS = {"int": int, "float": float, "str": str, "list": list, "dict": dict, "null": type(None)}
-
-
-@pytest.fixture(scope="module")
-def workflow(server: Server) -> Workflow:
-    return Workflow(server)
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[LiveClient]:
-    with LiveClient(server) as listening:
-        yield listening
 
 
 def graph_of(workflow: Workflow, seed: int, approximation: str) -> Prompt:

@@ -25,11 +25,6 @@ SCRIPT = ROOT / "workflows" / "compare_presets.py"
 STEPS = 12
 
 
-@pytest.fixture(scope="module")
-def workflow(server: Server) -> Workflow:
-    return Workflow(server)
-
-
 def graph_of(workflow: Workflow, seed: int, steps: int = STEPS) -> Prompt:
     """The demo with Performance Mode in the place of its caching node, one branch plain."""
     graph = workflow.filled(workflow.prompts[0], seed, 3.0, steps)

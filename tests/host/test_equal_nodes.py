@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -67,17 +66,6 @@ def test_equal_nodes_on_one_loader_load_its_weights_once(monkeypatch: pytest.Mon
         tm.sample(each, "flux", steps=4)
     assert len(loads) == 1
     assert [tm.report_of(each).steps for each in (one, two)] == [4, 4]
-
-
-@pytest.fixture(scope="module")
-def workflow(server: Server) -> Workflow:
-    return Workflow(server)
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[LiveClient]:
-    with LiveClient(server) as listening:
-        yield listening
 
 
 def two_modes(workflow: Workflow, seed: int) -> Prompt:

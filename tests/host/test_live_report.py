@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,17 +16,6 @@ pytestmark = [pytest.mark.server, pytest.mark.every_host]
 
 EVENT = "dit_acceleration.progress"
 STEPS = 14
-
-
-@pytest.fixture(scope="module")
-def workflow(server: Server) -> Workflow:
-    return Workflow(server)
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[LiveClient]:
-    with LiveClient(server) as listening:
-        yield listening
 
 
 def graph_of(workflow: Workflow, seed: int, steps: int = STEPS, **changes: Any) -> Prompt:

@@ -16,6 +16,7 @@ from whole import whole
 
 from dit_acceleration_pack.acceleration import host
 from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.host import quantize as host_quantize
 from dit_acceleration_pack.acceleration.quantize import FORMATS
 
 OTHERS = tuple(name for name in tm.TINY if name not in tm.POPULAR)
@@ -240,6 +241,21 @@ def test_exact_steps() -> None:
     assert errors[2] < errors[1] < errors[0]
     layers = [m for m in all_of_them.model.modules() if getattr(m, "layout_type", None)]
     assert layers and not any(layer._full_precision_mm for layer in layers)
+
+
+def test_a_step_that_cannot_be_told_is_sampled_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tm.make_model("flux")
+    exact, plain = (attach(model, "flux", exact_steps=n, measure="off") for n in (2, 0))
+    wanted = tm.sample(plain, "flux", steps=4)
+
+    def faulty(_: Any) -> Any:
+        raise KeyError("sigmas")
+
+    monkeypatch.setattr(host_quantize, "sampler_sigma", faulty)
+    assert torch.equal(tm.sample(exact, "flux", steps=4), wanted)
+    assert report_of(exact).text().count("could not tell the step") == 1
 
 
 # ------------------------------------------------------------------ auto and mixed

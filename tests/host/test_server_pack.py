@@ -61,11 +61,6 @@ print(json.dumps({
 """
 
 
-@pytest.fixture(scope="module")
-def workflow(server: Server) -> Workflow:
-    return Workflow(server)
-
-
 def load_alone(environment: Environment, *hidden: str) -> tuple[dict[str, Any], list[str]]:
     """Load the pack in a process of its own; return what came of it, and what was logged of it."""
     done = subprocess.run(

@@ -20,11 +20,6 @@ pytestmark = [pytest.mark.server, pytest.mark.every_host]
 STEPS, CFG = 10, 1.0
 
 
-@pytest.fixture(scope="module")
-def workflow(server: Server) -> Workflow:
-    return Workflow(server)
-
-
 def pictures(graph: dict[str, Any], workflow: Workflow) -> tuple[list[Any], list[Any]]:
     """Links to the decoded baseline and to the decoded accelerated picture."""
     decoders = find(graph, "DiTAccelDemoDecode")

@@ -19,11 +19,6 @@ STEPS = 10
 EXAMPLES = ROOT / "tests" / "data" / "settings"
 
 
-@pytest.fixture(scope="module")
-def workflow(server: Server) -> Workflow:
-    return Workflow(server)
-
-
 @pytest.fixture
 def inputs(server: Server) -> Path:
     folder: Path = server.made_folder("input")

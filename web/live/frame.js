@@ -65,25 +65,29 @@ export class Frame {
    */
   take() {
     const shown = window.LiteGraph.vueNodesMode ? 0 : this.content.offsetHeight;
-    this.grow(shown ? shown + 2 * MARGIN + GAP : 0);
-  }
-
-  /** @param {number} height Of the node that this takes from now on. */
-  grow(height) {
-    const { node } = this;
-    if (height !== this.taken) {
-      const [width, before] = node.size;
-      const after = before + height - this.taken;
-      this.taken = height;
-      node.setSize([width, after]);
-    }
-    node.setDirtyCanvas(true, true);
+    takeHeight(this, shown ? shown + 2 * MARGIN + GAP : 0);
   }
 
   /** Take it off the node again. */
   remove() {
     this.observer.disconnect();
     this.node.removeWidget?.(this.widget);
-    this.grow(0);
+    takeHeight(this, 0);
   }
+}
+
+/**
+ * Make a node as much higher as what stands on it takes now.
+ * @param {{node: GraphNode, taken: number}} place
+ * @param {number} height In pixels of the graph.
+ */
+export function takeHeight(place, height) {
+  const { node, taken } = place;
+  if (height !== taken) {
+    const [width, before] = node.size;
+    // First, as the node asks for it while its size is set.
+    place.taken = height;
+    node.setSize([width, before + height - taken]);
+  }
+  node.setDirtyCanvas(true, true);
 }

@@ -3,7 +3,7 @@
  * The panel on a node: counts, the strip, and the sentence.
  */
 
-import { part } from "./frame.js";
+import { part, takeHeight } from "./frame.js";
 import { drawRow } from "./strip.js";
 import { bytes, duration, sentence, word } from "./words.js";
 
@@ -178,15 +178,7 @@ export class Panel {
   }
 
   take() {
-    const { node } = this;
-    const height = this.content.offsetHeight ? this.height + GAP : 0;
-    if (height !== this.taken) {
-      const [width, before] = node.size;
-      const after = before + height - this.taken;
-      this.taken = height;
-      node.setSize([width, after]);
-    }
-    node.setDirtyCanvas(true, true);
+    takeHeight(this, this.content.offsetHeight ? this.height + GAP : 0);
   }
 }
 

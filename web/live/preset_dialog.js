@@ -82,6 +82,7 @@ export class PresetDialog {
     const slider = element("div", "pictures");
     const [full, ...others] = result.rows;
     const table = element("table", "table");
+    table.classList.add("dit-live-presets");
     table.append(headOf(result.table.head));
     /** @param {number} number */
     const choose = (number) => {
