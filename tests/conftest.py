@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,8 +27,10 @@ from comfyui_environment import (
     title_of,
 )
 from comfyui_server import Server
-from demo_measurement import Workflow
 from live_client import LiveClient
+
+if TYPE_CHECKING:
+    from demo_measurement import Workflow
 
 PACK = "dit_acceleration_pack"
 COMFYUI = Path(os.environ.get("DIT_ACCEL_COMFYUI") or default_cache() / "hosts" / NEWEST)
@@ -142,6 +144,8 @@ def server(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def workflow(server: Server) -> Workflow:
     """The demo's workflow, as the server's nodes take it."""
+    from demo_measurement import Workflow
+
     return Workflow(server)
 
 

@@ -74,7 +74,7 @@ class Probe:
             found = apply(*together.args, **together.kwargs)
             alike = torch.allclose(found, together.exact, rtol=0.05, atol=0.01 * _size(found))
         except Exception as error:
-            log.debug("%s are not joined: %s", "calls", error)
+            log.debug("Calls are not joined: %s", error)
             return self
         if not alike:
             return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from typing import Any
 
@@ -22,11 +21,8 @@ from .live_report import send_text
 from .model import network_of
 from .quantize import QUANTIZE_KEY
 from .split_orders import Loader
-from .split_run import SplitRun
+from .split_run import SplitRun, on_cpu
 from .wrapping import RunLever, Sampling
-
-ON_CPU = "DIT_ACCEL_SPLIT_ON_CPU"
-"""Variable of the tests: processes of the CPU in the place of GPUs."""
 
 
 class SplitAttachment(RunLever):
@@ -169,7 +165,7 @@ def attach_split(
 def _gpus(model: Any, settings: ParallelSettings) -> int:
     """How many processes; 0 where only the cluster knows."""
     if model.load_device.type != "cuda":
-        if os.environ.get(ON_CPU) and settings.gpus > 1:
+        if on_cpu() and settings.gpus > 1:
             return settings.gpus
         raise AccelerationError(
             f"{NAME} needs several NVIDIA or AMD GPUs, and this model runs on "

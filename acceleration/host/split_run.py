@@ -39,6 +39,11 @@ LEFT_HERE = frozenset(
 """Options whose meaning is in this process, or that were looked at before sampling."""
 
 
+def on_cpu() -> bool:
+    """Whether processes of the CPU stand in the place of GPUs, as in tests."""
+    return bool(os.environ.get("DIT_ACCEL_SPLIT_ON_CPU"))
+
+
 class SplitRun:
     """Opened before sampling; the network's calls come to ``evaluate``.
 
@@ -76,9 +81,8 @@ class SplitRun:
                 f"the Ray cluster at {address} has {size} GPUs: it takes two or more to share a "
                 "model."
             )
-        on_gpus = not os.environ.get("DIT_ACCEL_SPLIT_ON_CPU")
         try:
-            team, new = cluster.team_of(address, size, on_gpus, _start, START_LIMIT)
+            team, new = cluster.team_of(address, size, not on_cpu(), _start, START_LIMIT)
         except (cluster.RankDiedError, cluster.TooLongError) as error:
             raise AccelerationError(f"{NAME}: {error}.") from error
         if new:
