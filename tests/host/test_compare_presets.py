@@ -64,7 +64,14 @@ def start(server: Server, graph: Any, folder: Path, *presets: str) -> subprocess
     path.write_text(json.dumps(graph), encoding="utf-8")
     command = [sys.executable, str(SCRIPT), str(path), "--server", server.url.partition("//")[2]]
     command += ["--output", str(folder / "out"), "--presets", *presets]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A check that was started in the background hands down that Ctrl+C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:

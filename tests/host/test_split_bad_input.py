@@ -17,14 +17,13 @@ from tiny_models import conditioning, make_model, sample
 from dit_acceleration_pack.acceleration import cluster, host
 from dit_acceleration_pack.acceleration.cluster import connection
 from dit_acceleration_pack.acceleration.errors import AccelerationError
-from dit_acceleration_pack.acceleration.host.split import ON_CPU
 from dit_acceleration_pack.acceleration.settings.parallel import ParallelSettings
 
 
 @pytest.fixture(autouse=True)
 def ray_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "is_installed", lambda: True)
-    monkeypatch.setenv(ON_CPU, "1")
+    monkeypatch.setenv("DIT_ACCEL_SPLIT_ON_CPU", "1")
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ def test_more_gpus_than_there_are_and_only_one(model: Any, monkeypatch: pytest.M
 
 
 def test_no_gpu(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ON_CPU)
+    monkeypatch.delenv("DIT_ACCEL_SPLIT_ON_CPU")
     refused(model, r"needs several NVIDIA or AMD GPUs, and this model runs on cpu: remove the node")
 
 

@@ -31,7 +31,7 @@ TESTS = str(Path(__file__).parents[1])
 @pytest.fixture(scope="module", autouse=True)
 def processes_of_the_cpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     sign = tmp_path_factory.mktemp("sign") / "sign"
-    given = {host.split.ON_CPU: "1", SIGN: str(sign), "OMP_NUM_THREADS": "1"}
+    given = {"DIT_ACCEL_SPLIT_ON_CPU": "1", SIGN: str(sign), "OMP_NUM_THREADS": "1"}
     given["PYTHONPATH"] = os.pathsep.join([TESTS, os.environ.get("PYTHONPATH", "")])
     with pytest.MonkeyPatch.context() as patch:
         for name, value in given.items():
