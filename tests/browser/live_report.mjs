@@ -1,13 +1,13 @@
 /**
- * A person's first hour with the demo: open it from the templates, run it, watch the node, reload
- * the page, run it again. Prints what was seen as JSON.
+ * A person's first hour with the demo: open it, run it, watch the node, reload the page, run it
+ * again. Prints what was seen as JSON.
  */
 
 import { Front } from "./page.mjs";
 import { readPanel, whereNode } from "./panel.mjs";
 
 const [url, json] = process.argv.slice(2);
-const { vue, theme, node, inputs, folder, seed } = JSON.parse(json);
+const { vue, theme, node, inputs, folder, seed, workflow } = JSON.parse(json);
 
 const front = await Front.open({ url, viewport: { width: 1100, height: 900 }, scale: 1.5 });
 const { page } = front;
@@ -98,7 +98,7 @@ function pretendRun([node, workflow, branches]) {
 
 await front.configure({ theme, vue });
 await front.load();
-await front.openTemplate("dit_acceleration_demo");
+await front.show(workflow);
 await page.waitForFunction((node) => window.app.canvas.graph?.getNodeById(node), node);
 await front.focus(node, 1.3);
 seen.before = await read();

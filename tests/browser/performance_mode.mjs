@@ -7,7 +7,7 @@ import { Front } from "./page.mjs";
 import { placePerformanceMode, readPanel, whereNode } from "./panel.mjs";
 
 const [url, json] = process.argv.slice(2);
-const { approximations, steps, folder } = JSON.parse(json);
+const { approximations, steps, folder, workflow } = JSON.parse(json);
 
 /** Middle of a widget on the page. */
 function whereWidget([node, name]) {
@@ -51,7 +51,7 @@ async function run(seed) {
 
 await front.configure({ theme: "dark", vue: false });
 await front.load();
-await front.openTemplate("dit_acceleration_demo");
+await front.show(workflow);
 await page.waitForFunction(
   () => window.app.canvas.graph?.findNodesByType("AccelApplyCacheDiT").length,
 );

@@ -16,7 +16,7 @@ ALWAYS, BYPASSED = 0, 4
 FACTOR = re.compile(r"\d\.\d×")
 
 
-@pytest.fixture(scope="module", params=[looks.CANVAS, looks.NODES_2])
+@pytest.fixture(scope="module", params=looks.MOSTLY_CANVAS)
 def seen(request: pytest.FixtureRequest, on_the_demo: Callable[..., Any]) -> Any:
     """What a person sees who plans, runs twice, reloads, switches off, and opens the settings."""
     vue, _ = request.param

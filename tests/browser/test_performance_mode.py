@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +13,11 @@ STEPS = 20
 
 
 def test_the_panel_follows_the_approximation_chosen_on_the_node(
-    scenario: Callable[..., Any], tmp_path: Path
+    on_the_demo: Callable[..., Any],
 ) -> None:
-    folder = Path(os.environ.get("DIT_ACCEL_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
     chosen = ["quality", "ultra", "off"]
-    seen = scenario("performance_mode", approximations=chosen, steps=STEPS, folder=str(folder))
+    look = (False, "dark")
+    seen = on_the_demo("performance_mode", look, approximations=chosen, steps=STEPS)
     assert seen["errors"] == [] and seen["values"] == chosen
     quality, ultra, off = seen["panels"]
     for panel in (quality, ultra):

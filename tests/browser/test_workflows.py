@@ -27,3 +27,9 @@ def test_example_opens_whole(opened: dict[str, Any], name: str) -> None:
     assert opened[name]["missing"] == []
     assert opened[name]["errors"] == []
     assert opened[name]["count"] > 5
+
+
+@pytest.mark.whole
+def test_the_demo_is_found_among_the_templates(scenario: Callable[..., Any]) -> None:
+    seen = scenario("templates", name="dit_acceleration_demo", type="AccelApplyCacheDiT")
+    assert seen == {"count": 1, "errors": []}

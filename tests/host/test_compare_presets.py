@@ -19,7 +19,7 @@ from comfyui_server import Server, failure_of
 from comfyui_workflow import Prompt, find
 from demo_measurement import Workflow
 
-pytestmark = [pytest.mark.server, pytest.mark.every_host]
+pytestmark = pytest.mark.server
 
 SCRIPT = ROOT / "workflows" / "compare_presets.py"
 STEPS = 12
@@ -83,6 +83,7 @@ def picture(server: Server, item: Any) -> np.ndarray:
     return np.asarray(Image.open(server.file(item)))
 
 
+@pytest.mark.every_host
 def test_the_result_is_that_of_the_graph_and_others_are_served(
     server: Server, workflow: Workflow, tmp_path: Path
 ) -> None:

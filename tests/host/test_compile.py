@@ -17,7 +17,6 @@ import torch
 from compiling import compiled, compiler_anew
 from torch._dynamo.eval_frame import OptimizedModule, _debug_get_cache_entry_list
 from torch._dynamo.utils import counters
-from whole import whole
 
 from dit_acceleration_pack.acceleration import host
 from dit_acceleration_pack.acceleration.families import base
@@ -170,7 +169,8 @@ def test_other_settings(model: Any, name: str) -> None:
     assert relative_error(expected, result) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["wan", *whole(["flux2", "chroma"])])
+@pytest.mark.whole
+@pytest.mark.parametrize("name", ["wan", "flux2", "chroma"])
 def test_other_families(name: str) -> None:
     model = tiny_models.make_model(name)
     settings = SETTINGS["dynamic"]

@@ -107,7 +107,8 @@ def attributes(model: Any) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("dice", [0, *whole([1, 2])])
 @pytest.mark.parametrize(
-    ("name", "lever"), [("flux", performance), ("wan", tea_cache), ("flux", cache_dit)]
+    ("name", "lever"),
+    [("flux", performance), ("wan", tea_cache), *whole([("flux", cache_dit)])],
 )
 def test_random_faults(
     name: str, lever: Callable[[Any], Any], dice: int, caplog: pytest.LogCaptureFixture

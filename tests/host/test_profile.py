@@ -20,7 +20,6 @@ from dit_acceleration_pack.acceleration.errors import AccelerationError
 from dit_acceleration_pack.acceleration.profiling.profiler import ProfileSettings
 from dit_acceleration_pack.acceleration.profiling.trace import RANGE
 
-pytestmark = pytest.mark.every_host
 
 CACHING: dict[str, Any] = {"residual_diff_threshold": 0.9, "calibrator": "taylorseer"}
 
@@ -81,6 +80,7 @@ def in_mid_run(model: Any, call: int, act: Callable[[], None]) -> Any:
     return inner.register_forward_pre_hook(hook)
 
 
+@pytest.mark.every_host
 @pytest.mark.parametrize("name", ["flux", "wan", "qwen_image"])
 def test_pictures_are_the_same_bit_for_bit_and_nothing_is_left(name: str) -> None:
     model = tm.make_model(name)
@@ -94,6 +94,7 @@ def test_pictures_are_the_same_bit_for_bit_and_nothing_is_left(name: str) -> Non
     assert torch.equal(tm.sample(model, name, steps=6, cfg=3.0), plain)
 
 
+@pytest.mark.every_host
 def test_the_trace_is_json_with_the_ranges_and_operators_expected(output: Path) -> None:
     model = tm.make_model("flux")
     measured = profiled(model, evaluations=3)
@@ -183,6 +184,7 @@ def test_step_times_add_up_to_the_time_of_the_run(monkeypatch: pytest.MonkeyPatc
     assert len(report.steps) == 19 and {s.step for s in report.steps} == set(range(10))
 
 
+@pytest.mark.every_host
 @pytest.mark.parametrize("ending", ["exception", "cancel"])
 def test_an_error_or_cancel_stops_the_profiler_and_keeps_what_it_saw(
     ending: str, output: Path
@@ -297,6 +299,7 @@ def test_nvtx_ranges_take_no_profiler_and_write_only_the_steps(output: Path) -> 
     assert all(step.peak_bytes >= step.memory_bytes > 0 for step in report.steps)
 
 
+@pytest.mark.whole
 def test_compiled_models_are_profiled_without_ranges_inside() -> None:
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 

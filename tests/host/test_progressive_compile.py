@@ -10,7 +10,6 @@ import torch
 from compiling import compiled, compiler_anew
 from progressive_runs import attach, report_of, run
 from torch._dynamo.utils import counters
-from whole import whole
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +27,8 @@ def graphs() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
-@pytest.mark.parametrize("order", ["before", *whole(["behind"])])
+@pytest.mark.whole
+@pytest.mark.parametrize("order", ["before", "behind"])
 def test_once_for_each_size(order: str) -> None:
     model = tm.make_model("flux")
     plain = run(attach(model), steps=8)

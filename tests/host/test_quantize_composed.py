@@ -11,6 +11,7 @@ import pytest
 import tiny_models as tm
 import torch
 from quantize_runs import attach, relative, report_of
+from whole import whole
 
 from dit_acceleration_pack.acceleration import host
 from dit_acceleration_pack.acceleration.attention import AttentionSettings
@@ -105,7 +106,9 @@ def test_two_prompts_for_two_halves() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keys", [["diffusion_model"], ["diffusion_model.double_blocks.0"]])
+@pytest.mark.parametrize(
+    "keys", [["diffusion_model.double_blocks.0"], *whole([(["diffusion_model"],)])]
+)
 def test_torch_compile(keys: list[str]) -> None:
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
