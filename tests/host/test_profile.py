@@ -20,7 +20,6 @@ from dit_acceleration_pack.acceleration.errors import AccelerationError
 from dit_acceleration_pack.acceleration.profiling.profiler import ProfileSettings
 from dit_acceleration_pack.acceleration.profiling.trace import RANGE
 
-
 CACHING: dict[str, Any] = {"residual_diff_threshold": 0.9, "calibrator": "taylorseer"}
 
 
