@@ -6,12 +6,11 @@ import pytest
 
 CANVAS = pytest.param((False, "dark"), id="canvas")
 NODES_2 = pytest.param((True, "light"), id="nodes 2.0")
-# For scenarios in which the renderer makes little difference.
+# The quick check takes one look a scenario, and each renderer in some of them.
 MOSTLY_CANVAS = [CANVAS, pytest.param((True, "light"), id="nodes 2.0", marks=pytest.mark.whole)]
-# The quick check takes each renderer and each theme once.
+MOSTLY_NODES_2 = [NODES_2, pytest.param((False, "dark"), id="canvas", marks=pytest.mark.whole)]
 ALL = [
-    CANVAS,
-    NODES_2,
+    *MOSTLY_CANVAS,
     pytest.param((False, "light"), id="canvas, light", marks=pytest.mark.whole),
     pytest.param((True, "dark"), id="nodes 2.0, dark", marks=pytest.mark.whole),
 ]

@@ -18,7 +18,7 @@ WORKFLOWS = ROOT / "workflows"
 BLUEPRINT = ROOT / "subgraphs" / "Accelerate (preset).json"
 
 
-@pytest.fixture(scope="module", params=looks.MOSTLY_CANVAS)
+@pytest.fixture(scope="module", params=looks.MOSTLY_NODES_2)
 def seen(request: pytest.FixtureRequest, on_the_demo: Callable[..., Any]) -> Any:
     """A node whose runs are pretended, and what people do with it."""
     blueprint = json.loads(BLUEPRINT.read_text(encoding="utf-8"))

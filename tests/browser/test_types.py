@@ -26,6 +26,7 @@ def test_javascript_has_no_type_error(node: str, packages: Path) -> None:
     assert check(node, packages, ROOT / "web") == ""
 
 
+@pytest.mark.whole
 def test_the_check_finds_a_type_error(node: str, packages: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "web", tmp_path / "web")
     words = tmp_path / "web" / "live" / "words.js"

@@ -9,7 +9,8 @@ import attention_calls as calls
 import pytest
 import tiny_models
 import torch
-from tiny_families import TINY
+from tiny_families import POPULAR, TINY
+from whole import whole
 
 VARIANTS = ("sdpa", "sdpa_flash", "sdpa_math")
 """Those whose kernel exists on the CPU."""
@@ -110,7 +111,7 @@ def count_calls(model: Any, family: str) -> int:
     return seen[0]
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", [*POPULAR, *whole(n for n in TINY if n not in POPULAR)])
 def test_every_family(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All calls of a real model are counted, and each result is right."""
     from dit_acceleration_pack.acceleration import host

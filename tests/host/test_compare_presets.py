@@ -134,6 +134,7 @@ def waiting(server: Server) -> list[str]:
     return [item[1] for items in server.get("/queue").values() for item in items]
 
 
+@pytest.mark.whole
 def test_ctrl_c_takes_its_own_run_and_no_other(
     server: Server, workflow: Workflow, tmp_path: Path
 ) -> None:

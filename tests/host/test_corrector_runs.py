@@ -170,6 +170,7 @@ def test_regional_prompts_lose_nothing(model: Any) -> None:
     assert statistics.fmean(found) >= 0.0 and min(found) > -1.0, found
 
 
+@pytest.mark.whole
 def test_pictures_of_a_batch_are_corrected_each_on_its_own(model: Any) -> None:
     """With the same steps skipped, a picture of a batch is the one sampled alone."""
     settings = CacheDiTSettings(corrector=True, **STATIC)

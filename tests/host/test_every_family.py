@@ -57,14 +57,13 @@ class Built:
         return tm.sample(model or self.model, self.name, steps=steps, **options)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(name, marks=[pytest.mark.every_host] if name in ON_EVERY_HOST else [])
-        for name in tm.TINY
-        if name not in REFUSED
-    ],
-)
+EVERYWHERE = [pytest.param(name, marks=pytest.mark.every_host) for name in ON_EVERY_HOST]
+OTHERS = [name for name in tm.TINY if name not in (*REFUSED, *ON_EVERY_HOST)]
+few = pytest.mark.parametrize("built", [*EVERYWHERE, *whole(OTHERS)], indirect=True)
+"""Some families stand for all of them in the quick check."""
+
+
+@pytest.fixture(scope="module", params=[*EVERYWHERE, *OTHERS])
 def built(request: pytest.FixtureRequest) -> Built:
     return build(request.param)
 
@@ -151,6 +150,7 @@ def test_skipping_runs_first_and_last_blocks_only(built: Built, first: int, last
     assert quick.isfinite().all() and not torch.equal(quick, plain)
 
 
+@few
 def test_run_two_is_run_one_and_nothing_stays(built: Built) -> None:
     plain = built.sample(cfg=built.cfg)
     before = attributes(built.model)
@@ -267,6 +267,7 @@ def check_hit(built: Built, model: Any, last: int, control: bool = False) -> tor
     return plain
 
 
+@few
 @pytest.mark.parametrize("last", [0, *whole([1])])
 def test_a_hit_at_an_unchanged_input_equals_recomputing(built: Built, last: int) -> None:
     if last and not built.has_last_blocks:

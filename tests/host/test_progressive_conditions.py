@@ -8,6 +8,7 @@ import pytest
 import tiny_models as tm
 import torch
 from progressive_runs import LATENTS, SETTINGS, SIZE, Seen, attach, counts, report_of, run
+from whole import whole
 
 from dit_acceleration_pack.acceleration import host
 from dit_acceleration_pack.acceleration.host import small_conditions
@@ -266,7 +267,7 @@ def test_conditions_of_others_go_at_full_size() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", tm.TINY)
+@pytest.mark.parametrize("name", [*tm.POPULAR, *whole(n for n in tm.TINY if n not in tm.POPULAR)])
 def test_every_family_is_small_or_says_why_not(name: str) -> None:
     """With what its own conditions hold, at four times the size that it is tested at elsewhere."""
     shape = tm.TINY[name].latent
@@ -316,6 +317,7 @@ def test_what_has_no_smaller_size(name: str, words: str) -> None:
     assert words in refused(tm.make_model(known[0]), known[0])
 
 
+@pytest.mark.whole
 def test_clean_frames_inside_the_noise_are_refused() -> None:
     mask = torch.ones(1, 1, 3, *SIZE)
     mask[:, :, :1] = 0.0

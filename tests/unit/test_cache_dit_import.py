@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from comfyui_environment import ROOT
 
 SCRIPT = """
@@ -48,6 +50,7 @@ def imported_beside(folder: Path, package: str, module: str) -> str:
     return finished.stdout.strip().splitlines()[-1]
 
 
+@pytest.mark.whole
 def test_a_broken_xformers_is_done_without(tmp_path: Path) -> None:
     assert imported_beside(tmp_path, "xformers", "ops") == "cache_dit"
 
