@@ -20,6 +20,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -273,8 +274,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--models", nargs="*", default=list(performance.DEMOS))
     parser.add_argument("--parts", nargs="+", default=["quality", "lora", "planted"])
+    parser.add_argument("--add", action="store_true", help="keep the other rows of the output file")
     parser.add_argument("--busy", action="store_true", help="note that others used the machine")
     parser.add_argument("--output", type=Path, default=harness.RESULTS / "quantize.json")
+
+
+def kept_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of the output file that this run does not measure again."""
+    rows: list[dict[str, Any]] = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
+    return [
+        row
+        for row in rows
+        if row["kind"] not in options.parts
+        or (row["kind"] != "speed" and row["model"] not in options.models)
+    ]
 
 
 def main(options: argparse.Namespace, environment: Any) -> int:
@@ -283,7 +296,7 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         # It tells of every product that has no kernel here.
         logging.getLogger("comfy_kitchen").setLevel(logging.ERROR)
     parts = {"quality": quality_rows, "lora": lora_rows, "planted": planted_rows}
-    rows: list[dict[str, Any]] = []
+    rows = kept_rows(options) if options.add else []
     for kind in options.models:
         bench = Bench(kind, options.prompts)
         for part in options.parts:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..families import Structure, describe
+from ..lack_of_memory import is_out_of_memory
 
 
 def sampler_name(sampler: Any) -> str:
@@ -30,6 +31,14 @@ def sample(model: Any, **arguments: Any) -> Any:
     """Sample as the host's KSampler does; its ``common_ksampler`` has the arguments."""
     # By name, as this is the host's module and not our package of that name.
     return importlib.import_module("nodes").common_ksampler(model, **arguments)
+
+
+def is_for_the_host(error: BaseException) -> bool:
+    """Whether an error is Cancel, an Exception in older hosts, or says that memory ran out."""
+    import comfy.model_management
+
+    cancel = comfy.model_management.InterruptProcessingException
+    return isinstance(error, cancel) or is_out_of_memory(error)
 
 
 def progress(total: int) -> Callable[[int], None]:

@@ -31,7 +31,7 @@ from ..progressive import (
 from ..schedule import Stage
 from ..timing import Span
 from .levers import argument
-from .model import network_of, structure_of
+from .model import is_for_the_host, network_of, structure_of
 from .small_conditions import Conds, matched_ranges, small_conditions
 from .stages import STAGE_KEY, Here
 
@@ -301,7 +301,6 @@ class SmallCalls:
         self, calc_cond_batch: Any, model: Any, conds: Any, x_in: Any, timestep: Any, options: Any
     ) -> Any:
         """Results of all conditions, ``[B, C, …, H, W]`` each."""
-        import comfy.model_management
         import comfy.samplers
 
         plain = {name: value for name, value in options.items() if name != HANDLER}
@@ -313,9 +312,9 @@ class SmallCalls:
                 found = self._run.small(
                     self._guider, self._level, model, conds, x_in, timestep, plain
                 )
-            except comfy.model_management.OOM_EXCEPTION:
-                raise
             except Exception as error:
+                if is_for_the_host(error):
+                    raise
                 self._run.give_up(error)
         if found is None:
             found = comfy.samplers.calc_cond_batch(model, conds, x_in, timestep, plain)

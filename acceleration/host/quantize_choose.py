@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import AccelerationError
-from ..lack_of_memory import is_out_of_memory
 from ..quantize import (
     FORMATS,
     MOST_ERROR,
@@ -29,7 +28,7 @@ from ..quantize.formats import INT8
 from ..quantize.plan import AUTO_ERROR, mixed, smallest_within, within_error
 from ..quantize.report import NAME
 from ..quantize.settings import AUTO, MIXED
-from .model import network_of, progress, structure_of
+from .model import is_for_the_host, network_of, progress, structure_of
 from .quantize_kernels import faster_formats, kernels_of
 from .quantize_probe import Probe, loaded, plain, probe, replaced
 from .quantize_twin import Recipe, make_twin, weight_of, with_twin
@@ -109,7 +108,7 @@ class Chooser:
         except AccelerationError:
             raise
         except Exception as error:
-            if is_out_of_memory(error):
+            if is_for_the_host(error):
                 raise
             log.info("%s could not probe the model: %s", NAME, error, exc_info=True)
             self.report.notice(
@@ -219,7 +218,17 @@ class Chooser:
             if len(plan) < least:
                 break
             clone = self._clone(plan)
-            error = self._error_of(clone)
+            try:
+                error = self._error_of(clone)
+            except Exception as problem:
+                if is_for_the_host(problem):
+                    raise
+                log.info("%s could not run the quantized model", NAME, exc_info=True)
+                self.report.left_alone = (
+                    f"its quantized copy does not run ({str(problem)[:120]}); other nodes may have "
+                    "changed its network"
+                )
+                return None
             if error is None or error <= most:
                 self._tell(plan, error)
                 return clone

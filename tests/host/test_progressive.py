@@ -264,6 +264,23 @@ def out_of_memory() -> BaseException:
     return torch.OutOfMemoryError("no memory")
 
 
+@pytest.mark.parametrize("make", [cancel, out_of_memory])
+def test_what_is_for_the_host_is_not_taken_for_a_model_that_cannot_be_small(
+    make: Callable[[], BaseException],
+) -> None:
+    """Said once, in a small evaluation: Cancel is an ordinary Exception in older hosts."""
+    quick, count = attach(tm.make_model("flux")), [0]
+
+    def raises_once(*_: Any) -> None:
+        count[0] += 1
+        if count[0] == 2:
+            raise make()
+
+    with pytest.raises(type(make())):
+        run(tm.watch(quick, raises_once))
+    assert count == [2]
+
+
 @pytest.mark.parametrize("make", [BlockError, cancel, out_of_memory])
 @pytest.mark.parametrize("call", [2, 6])
 def test_an_error_leaves_nothing(make: Callable[[], BaseException], call: int) -> None:

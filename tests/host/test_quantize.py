@@ -20,6 +20,10 @@ from dit_acceleration_pack.acceleration.host import quantize as host_quantize
 from dit_acceleration_pack.acceleration.quantize import FORMATS
 
 OTHERS = tuple(name for name in tm.TINY if name not in tm.POPULAR)
+CHANGED_BY_THE_TESTS = ("wan22_animate",)
+"""A tiny model whose network is not what its configuration says, so no twin of it can run."""
+FEWER_CHANNELS = ("hunyuan3d", "hunyuan3d_mini", "hunyuan3d_2_1")
+"""Tiny models with fewer channels than the latents that the host samples."""
 LAYER = "double_blocks.0.img_mlp.0"
 
 
@@ -44,9 +48,15 @@ def test_int8_of_every_family(name: str, capsys: pytest.CaptureFixture[str]) -> 
     got = tm.sample(small, name, steps=3)
     with capsys.disabled():
         print(f"\n{name}: {report.sentence()} {report.notices}")
+    if name in CHANGED_BY_THE_TESTS:
+        assert torch.equal(got, before) and "does not run" in report.sentence()
+        return
     assert got.isfinite().all() and not torch.equal(got, before)
     assert report.layers and report.bytes_after < report.bytes_before
-    assert report.measured is not None and 0 < report.measured <= 0.03
+    if name in FEWER_CHANNELS:
+        assert report.measured is None and "could not be sampled to measure" in report.text()
+    else:
+        assert report.measured is not None and 0 < report.measured <= 0.03
     assert relative(got, before) < 0.3
     assert torch.equal(tm.sample(model, name, steps=3), before)
     assert torch.equal(tm.sample(small, name, steps=3), got)
@@ -361,6 +371,18 @@ def test_without_a_probe_the_model_is_quantized_all_the_same(
     assert not any("smoothed" in layer.basis for layer in report.layers)
     assert "no such text" in report.text() and "connect a prompt" in report.text()
     assert tm.sample(small, "flux", steps=2).isfinite().all()
+
+
+def test_cancel_while_it_is_measured_is_obeyed() -> None:
+    import comfy.model_management
+
+    cancel = comfy.model_management.InterruptProcessingException
+
+    def raises(*_: Any) -> None:
+        raise cancel
+
+    with pytest.raises(cancel):
+        attach(tm.watch(tm.make_model("flux"), raises), "flux")
 
 
 @pytest.mark.parametrize("name", [tm.POPULAR[0], *whole(tm.POPULAR[1:])])
