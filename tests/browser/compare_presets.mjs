@@ -14,11 +14,17 @@ const front = await Front.open({ url, viewport: { width: 1300, height: 1000 } })
 const { page } = front;
 const seen = { errors: front.errors };
 
-/** The workflow as it would be saved, but for how high nodes are: their panels make them grow. */
+/**
+ * The workflow as it would be saved, but for how high nodes are: their panels make them grow. And
+ * but for lists of no values: front end 1.58 writes them for a node that has only a panel.
+ */
 const saved = () =>
   page.evaluate(() => {
     const { nodes, links } = window.app.graph.serialize();
-    return JSON.stringify([nodes.map(({ size: _, ...rest }) => rest), links]);
+    const said = ([key, value]) =>
+      key !== "size" && (!key.startsWith("widgets_values") || Object.keys(value).length);
+    const kept = nodes.map((node) => Object.entries(node).filter(said));
+    return JSON.stringify([kept, links]);
   });
 
 /** Wait until so many prompts run or wait. */
