@@ -37,6 +37,13 @@ FEW_STEPS = (
     "steps. The report tells what was measured."
 )
 
+COARSE_FIRST = (
+    "**Progressive Resolution** lets the model work on a smaller picture while the noise hides "
+    "detail; the sampler, the seed and the previews keep the full size. It changes the picture: "
+    "compare with *mode* `off` before you rely on it. With text in the picture keep `fine`. "
+    f"{WHAT_IT_DOES}"
+)
+
 
 @dataclass(frozen=True)
 class File:
@@ -80,8 +87,10 @@ class Recipe:
         )
 
 
-def accelerate(graph: Graph, model: Source, title: str = "") -> Node:
+def accelerate(graph: Graph, model: Source, title: str = "", coarse_first: bool = False) -> Node:
     """The one place that says which of our nodes the examples show."""
+    if coarse_first:
+        model = graph.node("AccelProgressiveResolution", model=model, mode="auto")
     return graph.node(
         "AccelPerformanceMode", title, model=model, mode="auto", approximation="balanced"
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from example_builder import Graph, Node
 from example_parts import (
     ACCELERATION,
+    COARSE_FIRST,
     FEW_STEPS,
     SEED,
     SHOP,
@@ -16,7 +19,7 @@ from example_parts import (
 )
 
 
-def flux(graph: Graph) -> None:
+def flux(graph: Graph, side: int = 1024, coarse_first: bool = False) -> None:
     with graph.group("Model"):
         model = graph.node("UNETLoader", unet_name="flux1-dev.safetensors")
         clip = graph.node(
@@ -27,12 +30,12 @@ def flux(graph: Graph) -> None:
         )
         vae = graph.node("VAELoader", vae_name="ae.safetensors")
     with graph.group(ACCELERATION, below=True, accent=True):
-        fast = accelerate(graph, model)
+        fast = accelerate(graph, model, coarse_first=coarse_first)
     with graph.group("Prompt"):
         text = graph.node("CLIPTextEncode", "Prompt", text=SHOP, clip=clip)
         positive = graph.node("FluxGuidance", conditioning=text, guidance=3.5)
         negative = graph.node("ConditioningZeroOut", "No negative prompt", conditioning=text)
-        latent = graph.node("EmptySD3LatentImage", width=1024, height=1024, batch_size=1)
+        latent = graph.node("EmptySD3LatentImage", width=side, height=side, batch_size=1)
     with graph.group("Sampling"):
         sampled = ksampler(graph, fast, (positive, negative), latent, 28, 1.0, "euler")
         image = graph.node("VAEDecode", samples=sampled, vae=vae)
@@ -197,6 +200,15 @@ RECIPES = (
         "A picture of 1024 × 1024 in 28 steps. FLUX.1 krea dev works in the same graph.",
         FLUX_FILES,
         flux,
+    ),
+    Recipe(
+        "FLUX.1 dev, large picture",
+        "FLUX.1 dev",
+        "large picture, coarse first",
+        "A picture of 1536 × 1536 in 28 steps, whose first ones see it at half the side.",
+        FLUX_FILES,
+        partial(flux, side=1536, coarse_first=True),
+        COARSE_FIRST,
     ),
     Recipe(
         "FLUX.2 dev, text to image",

@@ -8,6 +8,7 @@ from typing import Any
 from example_builder import Graph
 from example_parts import (
     ACCELERATION,
+    COARSE_FIRST,
     FLAWS,
     FOX,
     SEED,
@@ -21,10 +22,19 @@ from example_parts import (
     simple_schedule,
 )
 
+SMALL_WAN = "wan2.1_t2v_1.3B_fp16.safetensors"
+LARGE_WAN = "wan2.1_t2v_14B_fp8_scaled.safetensors"
 
-def wan21(graph: Graph, gpus: int = 1) -> None:
+
+def wan21(
+    graph: Graph,
+    model_file: str = SMALL_WAN,
+    size: tuple[int, int] = (832, 480),
+    gpus: int = 1,
+    coarse_first: bool = False,
+) -> None:
     with graph.group("Model"):
-        model = graph.node("UNETLoader", unet_name="wan2.1_t2v_1.3B_fp16.safetensors")
+        model = graph.node("UNETLoader", unet_name=model_file)
         shifted = graph.node("ModelSamplingSD3", model=model, shift=8.0)
         clip = graph.node(
             "CLIPLoader", clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors", type="wan"
@@ -33,11 +43,11 @@ def wan21(graph: Graph, gpus: int = 1) -> None:
     with graph.group(ACCELERATION, below=True, accent=True):
         if gpus > 1:
             shifted = graph.node("AccelSplitAcrossGPUs", model=shifted, gpus=gpus)
-        fast = accelerate(graph, shifted)
+        fast = accelerate(graph, shifted, coarse_first=coarse_first)
     with graph.group("Prompt"):
         positive = graph.node("CLIPTextEncode", "Prompt", text=FOX, clip=clip)
         negative = graph.node("CLIPTextEncode", "Negative prompt", text=FLAWS, clip=clip)
-        latent = graph.node("EmptyHunyuanLatentVideo", width=832, height=480, length=33)
+        latent = graph.node("EmptyHunyuanLatentVideo", width=size[0], height=size[1], length=33)
     with graph.group("Sampling"):
         sampled = ksampler(graph, fast, (positive, negative), latent, 30, 6.0, "uni_pc")
         image = graph.node("VAEDecode", samples=sampled, vae=vae)
@@ -186,7 +196,7 @@ RECIPES = (
         "text to video",
         "33 frames of 832 × 480 in 30 steps with the small model. The 14B models work in the same "
         "graph.",
-        (File("diffusion_models", "wan2.1_t2v_1.3B_fp16.safetensors", WAN), *WAN_FILES),
+        (File("diffusion_models", SMALL_WAN, WAN), *WAN_FILES),
         wan21,
     ),
     Recipe(
@@ -196,8 +206,18 @@ RECIPES = (
         "The same video on two GPUs of a Linux computer: **Split Across GPUs** lets one evaluate "
         "the positive and one the negative prompt. It needs the package ray. With cfg 1 there is "
         "one prompt, and they share its tokens. The report tells who held and sent what.",
-        (File("diffusion_models", "wan2.1_t2v_1.3B_fp16.safetensors", WAN), *WAN_FILES),
+        (File("diffusion_models", SMALL_WAN, WAN), *WAN_FILES),
         partial(wan21, gpus=2),
+    ),
+    Recipe(
+        "Wan 2.1, 720p",
+        "Wan 2.1",
+        "720p, coarse first",
+        "33 frames of 1280 × 720 in 30 steps with the 14B model. The first steps see the video at "
+        "half its width and height.",
+        (File("diffusion_models", LARGE_WAN, WAN), *WAN_FILES),
+        partial(wan21, model_file=LARGE_WAN, size=(1280, 720), coarse_first=True),
+        COARSE_FIRST,
     ),
     Recipe(
         "Wan 2.2, text to video",
