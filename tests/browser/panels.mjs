@@ -93,6 +93,16 @@ async function rest(mode) {
   return found;
 }
 
+/** What Nodes 2.0 shows on the node of how much faster the run was, besides the panel. */
+const factors = () =>
+  page.evaluate(
+    (node) =>
+      [...document.querySelectorAll(`[data-node-id="${node}"] *`)]
+        .filter((part) => !part.children.length && /^[\d.]+×$/.test(part.textContent.trim()))
+        .map((part) => part.textContent.trim()),
+    node,
+  );
+
 await front.configure({ theme: "dark", vue });
 await front.load();
 await page.evaluate((workflow) => window.app.loadGraphData(workflow, true, true), workflow);
@@ -105,6 +115,8 @@ seen.savedBefore = await saved(node);
 await run(node);
 seen.free = { ...(await read()), ...(await box(node)) };
 seen.savedAfter = await saved(node);
+await page.waitForTimeout(700); // The badge is looked at every half second.
+seen.factors = await factors();
 await picture("free");
 
 // A copy has no panel, and no place for one.
@@ -133,6 +145,8 @@ await run(node, {
   sentence: "Cache-DiT: Apply TeaCache comes after it on this model and takes its place.",
 });
 seen.replaced = await read();
+await page.waitForTimeout(700);
+seen.factorsReplaced = await factors();
 await picture("replaced");
 
 // Less and less room below.

@@ -22,7 +22,8 @@ BLUEPRINT = ROOT / "subgraphs" / "Accelerate (preset).json"
 def seen(request: pytest.FixtureRequest, on_the_demo: Callable[..., Any]) -> Any:
     """A node whose runs are pretended, and what people do with it."""
     blueprint = json.loads(BLUEPRINT.read_text(encoding="utf-8"))
-    return on_the_demo("panels", request.param, node=NODE, blueprint=blueprint)
+    found = on_the_demo("panels", request.param, node=NODE, blueprint=blueprint)
+    return found | {"vue": request.param[0]}
 
 
 def test_with_room_below_all_of_it_is_shown(seen: Any) -> None:
@@ -58,6 +59,10 @@ def test_a_node_that_does_not_run_dims_its_last_run(seen: Any) -> None:
     for state in ("muted", "bypassed"):
         assert seen[state]["place"] == f"{state}, last run"
         assert seen[state]["opacity"] < 0.6
+
+
+def test_the_badge_is_shown_once_and_as_it_is_now(seen: Any) -> None:
+    assert len(seen["factors"]) == seen["vue"] and seen["factorsReplaced"] == []
 
 
 def test_a_replaced_node_says_by_whom(seen: Any) -> None:

@@ -49,8 +49,9 @@ function mark(node) {
   if (!Badge || !node.badges) return;
   let badge = new Badge({ text: "" });
   node.badges.push(() => {
-    const text = textOf(node);
-    // The canvas asks at every drawing; a badge without text takes no place.
+    // The canvas asks at every drawing; a badge without text takes no place. Nodes 2.0 asks now and
+    // then, and would show what was once true in the footer beside the one in the header.
+    const text = window.LiteGraph.vueNodesMode ? "" : textOf(node);
     if (badge.text !== text) badge = new Badge({ text, fgColor: "#fff", bgColor: "#1c7a4c" });
     return badge;
   });
