@@ -50,7 +50,7 @@ class QuantizeSettings(Checked):
     fold_loras: bool = setting(
         True,
         "LoRAs before this node become part of the weights before they are quantized, which is "
-        "much closer than adding them on top. Off: ComfyUI adds them to the quantized weights.",
+        "closer than adding them on top. Off: ComfyUI adds them to the quantized weights.",
         advanced=True,
     )
     measure: str = setting(
