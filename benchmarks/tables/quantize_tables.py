@@ -20,7 +20,7 @@ def quantize() -> str:
     parts = []
     for kind in COLUMNS:
         rows = [row for row in data["rows"] if row["kind"] == kind]
-        models = list(dict.fromkeys(row["model"] for row in rows))
+        models = sorted({row["model"] for row in rows})
         ways = list(dict.fromkeys((row.get("plant", ""), row["way"]) for row in rows))
         by_place = {(row["model"], row.get("plant", ""), row["way"]): row for row in rows}
         lines = [

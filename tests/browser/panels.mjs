@@ -186,9 +186,12 @@ const ids = await page.evaluate((node) => {
   return { outer: made.node.id, inner: window.inner.id };
 }, node);
 await page.waitForTimeout(700);
+const outerSaved = () => page.evaluate(() => [...window.outer.serialize().size]);
+const savedOuter = await outerSaved();
 await run(`${ids.outer}:${ids.inner}`);
 await front.focus(ids.outer, 1.2);
 seen.subgraph = {
+  saved: [savedOuter, await outerSaved()],
   ...(await read(ids.outer)),
   inner: await page.evaluate(() => window.inner.widgets.map((widget) => widget.name)),
   box: await box(ids.outer),

@@ -84,12 +84,14 @@ export class Panel {
     admit(node, widget);
     // The front end may have made room for it; how much is ours to say.
     this.widened = Math.max(LEAST_WIDTH - before[0], 0);
+    /** How high the node was without it. */
+    this.plain = before[1];
     node.setSize([before[0] + this.widened, before[1]]);
     const serialized = node.onSerialize;
     node.onSerialize = (data) => {
       serialized?.call(node, data);
       // A copy, or the node in another browser, has no panel to fill the place.
-      if (data.size) data.size = [data.size[0] - this.widened, data.size[1] - this.taken];
+      if (data.size) data.size = [data.size[0] - this.widened, data.size[1] - this.grown()];
     };
     new ResizeObserver(() => this.fit()).observe(this.content);
   }
@@ -166,7 +168,7 @@ export class Panel {
     const { node } = this;
     const [x, y] = node.pos;
     const [width, height] = node.size;
-    const bottom = y + height - this.taken;
+    const bottom = y + height - this.grown();
     let room = Infinity;
     for (const other of node.graph?._nodes ?? []) {
       if (other === node) continue;
@@ -177,8 +179,22 @@ export class Panel {
     return room;
   }
 
+  /** How much higher the node is because of it. */
+  grown() {
+    if (!window.LiteGraph.vueNodesMode) return this.taken;
+    return Math.min(Math.max(this.node.size[1] - this.plain, 0), this.needed());
+  }
+
+  needed() {
+    return this.content.offsetHeight ? this.height + GAP : 0;
+  }
+
+  /**
+   * Nodes 2.0 makes a node higher by itself, and often need not: where advanced inputs are hidden
+   * there is room.
+   */
   take() {
-    takeHeight(this, this.content.offsetHeight ? this.height + GAP : 0);
+    takeHeight(this, window.LiteGraph.vueNodesMode ? 0 : this.needed());
   }
 }
 
