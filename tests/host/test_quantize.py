@@ -403,12 +403,12 @@ def in_the_joined_call(error: Exception) -> Any:
 def test_cancel_in_the_joined_call_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.model_management
 
-    class Cancel(Exception):
+    class CancelError(Exception):
         """What the host's Cancel is in older versions: an ordinary exception."""
 
-    monkeypatch.setattr(comfy.model_management, "InterruptProcessingException", Cancel)
-    with pytest.raises(Cancel):
-        attach(in_the_joined_call(Cancel()), "flux")
+    monkeypatch.setattr(comfy.model_management, "InterruptProcessingException", CancelError)
+    with pytest.raises(CancelError):
+        attach(in_the_joined_call(CancelError()), "flux")
 
 
 def test_a_batch_that_memory_does_not_hold_is_probed_one_by_one() -> None:

@@ -141,6 +141,10 @@ def test_a_power_law_is_found_again() -> None:
     found = fit(pictures)
     assert found.beta == pytest.approx(1.6, abs=0.05)
     assert pytest.approx(50.0, rel=0.1) == found.A
+    # A part of such a picture holds as much at so many values a cycle.
+    part = fit(pictures[..., 16:48, 16:48])
+    assert part.at(4) == pytest.approx(found.resized(0.5).at(4), rel=0.15)
+    assert part.at(4) != pytest.approx(found.at(4), rel=0.15)
     with pytest.raises(AccelerationError, match="at least 16 x 16"):
         fit(torch.zeros(1, 1, 8, 8))
     with pytest.raises(AccelerationError, match="constant"):
