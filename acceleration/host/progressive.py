@@ -12,14 +12,12 @@ from ..failures import failed_sentence
 from ..progressive import ProgressiveReport, ProgressiveSettings
 from ..progressive.report import NAME
 from ..settings.sections import Resolved
-from .levers import PREFIX, SwitchedOff, argument, put, require_model
+from .levers import SwitchedOff, argument, put, require_model
 from .live_report import send_text
 from .progressive_run import ProgressiveRun
 from .spectra import fit_spectrum
+from .stages import PROGRESSIVE_KEY
 from .wrapping import RunLever, Sampling
-
-PROGRESSIVE_KEY = f"{PREFIX}.progressive"
-"""Key of the lever and of its run in ``transformer_options``."""
 
 
 class ProgressiveAttachment(RunLever):

@@ -72,6 +72,8 @@ class ProgressiveRun:
         self._conds: dict[int, Conds] = {}
         self._stages: dict[int, Stage] = {}
         self._switches: Switches | None = None
+        self.gain = 1.0
+        """How many times faster this run is than at full size, by the sizes of its latents."""
         self._given: Conds = {}
         patcher = guider.model_patcher
         sampling = patcher.get_model_object("model_sampling")
@@ -140,6 +142,7 @@ class ProgressiveRun:
             )
             return
         self._switches, self._stages = chosen, chosen.stages(shares[:-1])
+        self.gain = chosen.gain(shares[:-1])
         for level in range(1, len(chosen.sizes)):
             self._corners[level] = Corner(size, chosen.sizes[level], spectrum.packing)
         self.report.mode = mode
