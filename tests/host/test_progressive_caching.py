@@ -205,7 +205,9 @@ def test_a_target_counts_what_small_pictures_give(coarse: int) -> None:
     together = planned(small, approximation="target", target_speedup=2.5)
     left = 2.5 / gain
     assert 1.2 < left < 2.5
-    sentence = f"asked 2.5 times: smaller pictures give {gain:.2g}, caching is planned for {left:.2g}"
+    sentence = (
+        f"asked 2.5 times: smaller pictures give {gain:.2g}, caching is planned for {left:.2g}"
+    )
     assert sentence in together.text()
     alone = planned(model, approximation="target", target_speedup=2.5)
     assert together.skipped < alone.skipped and "asked" not in alone.text()
