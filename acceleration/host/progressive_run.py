@@ -80,7 +80,7 @@ class ProgressiveRun:
         self._schedule = Schedule.from_sigmas(sigmas)
         sampler = sampler_name(argument(args, kwargs, 2, "sampler"))
         self._seen = Predictions(NAME, sampler=sampler, steps=self._schedule.steps, of=report)
-        self._records = Records(self._seen, listener, lambda _: None)
+        self._records = Records(self._seen, listener, lambda _: self._seen.add_up())
         self._position: float | None = None
         self._corners: dict[int, Corner] = {}
         self._conds: dict[int, Conds] = {}

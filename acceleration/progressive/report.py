@@ -89,6 +89,10 @@ class Predictions(RunReport):
 
     of: ProgressiveReport = field(default_factory=ProgressiveReport)
 
+    def add_up(self) -> None:
+        """Count its predictions only: what a sampler does between them has no size."""
+        self.seconds = sum(e.seconds for e in self.evaluations)
+
     def seconds_saved(self) -> float | None:
         """Measured: coarse predictions against the mean one at full size."""
         return saved_in(self.stages())

@@ -7,14 +7,14 @@ import { Front } from "./page.mjs";
 import { placePerformanceMode, readPanel, whereNode } from "./panel.mjs";
 
 const [url, json] = process.argv.slice(2);
-const { vue, theme, folder, steps, workflow } = JSON.parse(json);
+const { vue, theme, folder, steps, seed, workflow } = JSON.parse(json);
 
 const front = await Front.open({ url, viewport: { width: 1100, height: 1100 }, scale: 1.5 });
 const { page } = front;
 const seen = { errors: front.errors };
 
 /** Put Progressive Resolution between Performance Mode and what it feeds; the new node's id. */
-function placeSizes([mode, steps]) {
+function placeSizes([mode, steps, seed]) {
   const { graph } = window.app.canvas;
   const before = graph.getNodeById(mode);
   const node = window.LiteGraph.createNode("AccelProgressiveResolution");
@@ -33,7 +33,7 @@ function placeSizes([mode, steps]) {
   set(before, "approximation", "balanced");
   const [sampler] = graph.findNodesByType("KSampler");
   set(sampler, "steps", steps);
-  set(sampler, "seed", 7);
+  set(sampler, "seed", seed);
   window.told = [];
   window.app.api.addEventListener("dit_acceleration.progress", ({ detail }) => {
     window.told.push(detail);
@@ -70,7 +70,7 @@ await page.waitForFunction(
   () => window.app.canvas.graph?.findNodesByType("AccelApplyCacheDiT").length,
 );
 const mode = await page.evaluate(placePerformanceMode);
-const sizes = await page.evaluate(placeSizes, [mode, steps]);
+const sizes = await page.evaluate(placeSizes, [mode, steps, seed]);
 await front.focus(mode, 0.9);
 await front.command("Comfy.QueuePrompt");
 await page.waitForFunction(() => window.ended === 1, undefined, { timeout: 120_000 });
