@@ -31,11 +31,15 @@ class Schedule:
     sigmas: tuple[float, ...]
     largest: float = math.inf
     """The most noise that the model was made for."""
+    gain: float = 1.0
+    """How many times faster the run is than its steps say, as some of them are smaller."""
 
     @classmethod
-    def from_sigmas(cls, sigmas: Sequence[float], largest: float = math.inf) -> Schedule:
+    def from_sigmas(
+        cls, sigmas: Sequence[float], largest: float = math.inf, gain: float = 1.0
+    ) -> Schedule:
         """Build from any sequence of floats (``[steps + 1]``)."""
-        return cls(tuple(float(s) for s in sigmas), largest)
+        return cls(tuple(float(s) for s in sigmas), largest, gain)
 
     @property
     def rises(self) -> bool:

@@ -31,6 +31,13 @@ class ProgressiveResolution(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="A model that samples pictures or videos."),
                 *setting_inputs(ProgressiveSettings),
+                io.Latent.Input(
+                    "pictures",
+                    optional=True,
+                    tooltip="A dozen pictures or more from VAE Encode: the spectrum of this kind "
+                    "of latents is fitted to them and kept, so one run with them is enough. Counts "
+                    "with spectrum auto.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The same model, beginning with small pictures.")],
             hidden=[io.Hidden.unique_id],
@@ -38,6 +45,10 @@ class ProgressiveResolution(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, config: Any = None, **settings: Any) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, config: Any = None, pictures: Any = None, **settings: Any
+    ) -> io.NodeOutput:
         found = settings_for("progressive_config", settings, config)
-        return io.NodeOutput(host.attach_progressive(model, found.settings, node_id(cls), found))
+        return io.NodeOutput(
+            host.attach_progressive(model, found.settings, node_id(cls), found, pictures)
+        )

@@ -114,7 +114,14 @@ def pytest_report_header() -> list[str]:
     return lines
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--one-case", action="store_true", help="of each test the first case only")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--one-case"):
+        leave_one_case(config, items)
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_items:
         return
@@ -125,6 +132,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     skip = pytest.mark.skip(reason="needs a CUDA device and tests/run.py --gpu")
     for item in gpu_items:
         item.add_marker(skip)
+
+
+def leave_one_case(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of every test the first case that the markers asked for have left."""
+    seen: set[str] = set()
+    left, rest = [], []
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        (rest if test in seen else left).append(item)
+        seen.add(test)
+    items[:] = left
+    config.hook.pytest_deselected(items=rest)
 
 
 @pytest.fixture(scope="session")

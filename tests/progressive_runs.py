@@ -20,8 +20,9 @@ LATENTS: dict[str, tuple[int, ...]] = {
 SETTINGS: dict[str, Any] = {"mode": "custom", "switch_sigma": 0.8, "min_full_steps": 2}
 
 
-def attach(model: Any, **settings: Any) -> Any:
-    return host.attach_progressive(model, ProgressiveSettings(**{**SETTINGS, **settings}))
+def attach(model: Any, latents: Any = None, **settings: Any) -> Any:
+    chosen = ProgressiveSettings(**{**SETTINGS, **settings})
+    return host.attach_progressive(model, chosen, latents=latents)
 
 
 def report_of(model: Any) -> ProgressiveReport:

@@ -1,10 +1,10 @@
 """Runs every check of the pack, after setting up a real ComfyUI for it: ``python3 tests/run.py``.
 
 Without arguments: lint, types, the tests on the newest pinned ComfyUI but those marked ``whole``,
-and of them the ones marked ``every_host`` on the oldest; ``--all`` takes every test and every
-pinned ComfyUI. Arguments it does not know (``-k``, ``-m``, paths, …) go to pytest, on one host,
-with what is marked ``whole`` and without lint and types; ``--lint`` and ``--all-hosts`` bring those
-back.
+and one case of each that is marked ``every_host`` on the oldest; ``--all`` takes every test and
+every pinned ComfyUI. Arguments it does not know (``-k``, ``-m``, paths, …) go to pytest, on one
+host, with what is marked ``whole`` and without lint and types; ``--lint`` and ``--all-hosts`` bring
+those back.
 """
 
 from __future__ import annotations
@@ -226,7 +226,9 @@ def main() -> int:
     given = options.comfyui is not None or options.host_version == LATEST
     for version in other_hosts(options, environment, usual and not given):
         other = ensure_environment(version)
-        arguments = [*chosen("every_host", *quick), *pytest_arguments]
+        # In the quick check one case of each: what differs between hosts hardly depends on cases.
+        few = ["--one-case"] if quick and not options.all_hosts else []
+        arguments = [*chosen("every_host", *quick), *few, *pytest_arguments]
         run_pytest(other, results, arguments, options.gpu, browser, processes)
     return results.finish()
 

@@ -8,6 +8,12 @@ from typing import Any
 import pytest
 
 
+def first(values: Iterable[Any]) -> list[Any]:
+    """Values of which the quick check takes the first."""
+    one, *others = values
+    return [one, *whole(others)]
+
+
 def whole(values: Iterable[Any]) -> list[Any]:
     """Values of a parametrized test that the quick check leaves out; a tuple is several values."""
     marked = []

@@ -24,9 +24,10 @@ from .model import network_of, progress, sample, sampler_choices, sampler_name, 
 from .performance import PERFORMANCE_KEY, attach_performance
 from .preset_runs import add_routes
 from .profiling import profile
-from .progressive import PROGRESSIVE_KEY, attach_progressive
+from .progressive import attach_progressive
 from .quantize import QUANTIZE_KEY, attach_quantize
 from .split import attach_split
+from .stages import PROGRESSIVE_KEY
 
 __all__ = [
     "ATTENTION_KEY",

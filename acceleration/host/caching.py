@@ -24,7 +24,7 @@ from .levers import PROFILE_KEY, argument, lever_of, put
 from .live_report import LiveNode
 from .memory import HostMemory, expected_branches, hidden_bytes
 from .model import network_of, sampler_name, structure_of
-from .stages import sampler_sigma, stage_of
+from .stages import gain_of, sampler_sigma, stage_of
 from .wrapping import ModelCall, RunLever, Sampling
 
 log = logging.getLogger("dit_acceleration")
@@ -134,7 +134,9 @@ class CachingAttachment(RunLever):
             run = SamplingRun(
                 technique,
                 Schedule.from_sigmas(
-                    sigmas.tolist(), float(getattr(schedules, "sigma_max", math.inf))
+                    sigmas.tolist(),
+                    float(getattr(schedules, "sigma_max", math.inf)),
+                    gain_of(sampling.options),
                 ),
                 sampler_name(sampling.sampler),
                 network_of(patcher),

@@ -53,13 +53,18 @@ def calibration_file(identity: str) -> Path:
 
 
 def save_calibration(calibration: Calibration) -> Path:
-    """Write a calibration; a half-written file never takes the place of a whole one."""
+    """Write a calibration where ``stored_calibration`` finds it."""
     path = calibration_file(calibration.identity)
+    write_whole(path, json.dumps(calibration.as_dict(), indent=1))
+    return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file; a half-written one never takes the place of a whole one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(calibration.as_dict(), indent=1), encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
-    return path
 
 
 def stored_calibration(identity: str) -> Calibration | None:

@@ -33,12 +33,16 @@ def sample(model: Any, **arguments: Any) -> Any:
     return importlib.import_module("nodes").common_ksampler(model, **arguments)
 
 
-def is_for_the_host(error: BaseException) -> bool:
-    """Whether an error is Cancel, an Exception in older hosts, or says that memory ran out."""
+def is_cancel(error: BaseException) -> bool:
+    """Whether an error is the host's Cancel, which in older hosts is an ordinary Exception."""
     import comfy.model_management
 
-    cancel = comfy.model_management.InterruptProcessingException
-    return isinstance(error, cancel) or is_out_of_memory(error)
+    return isinstance(error, comfy.model_management.InterruptProcessingException)
+
+
+def is_for_the_host(error: BaseException) -> bool:
+    """Whether an error is Cancel or says that memory ran out."""
+    return is_cancel(error) or is_out_of_memory(error)
 
 
 def progress(total: int) -> Callable[[int], None]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
+
+import torch
 
 from ..failures import failed_sentence
 from ..progressive import ProgressiveReport, ProgressiveSettings
 from ..progressive.report import NAME
 from ..settings.sections import Resolved
-from .levers import PREFIX, SwitchedOff, argument, put, require_model
+from .levers import SwitchedOff, argument, put, require_model
 from .live_report import send_text
 from .progressive_run import ProgressiveRun
+from .spectra import fit_spectrum
+from .stages import PROGRESSIVE_KEY
 from .wrapping import RunLever, Sampling
-
-PROGRESSIVE_KEY = f"{PREFIX}.progressive"
-"""Key of the lever and of its run in ``transformer_options``."""
 
 
 class ProgressiveAttachment(RunLever):
@@ -27,9 +28,14 @@ class ProgressiveAttachment(RunLever):
     changes_pictures = True
 
     def __init__(
-        self, settings: ProgressiveSettings, node_id: str | None, resolved: Resolved | None
+        self,
+        settings: ProgressiveSettings,
+        node_id: str | None,
+        resolved: Resolved | None,
+        note: str,
     ) -> None:
         self.settings = settings
+        self.note = note
         self.resolved = resolved
         self.node_id = node_id
         super().__init__()
@@ -55,6 +61,8 @@ class ProgressiveAttachment(RunLever):
     def _report(self) -> ProgressiveReport:
         report = ProgressiveReport(settings=asdict(self.settings))
         report.came_from(self.resolved)
+        if self.note:
+            report.notice(self.note)
         return report
 
     @staticmethod
@@ -78,17 +86,24 @@ def attach_progressive(
     settings: ProgressiveSettings,
     node_id: str | None = None,
     resolved: Resolved | None = None,
+    latents: Mapping[str, torch.Tensor] | None = None,
 ) -> Any:
     """A clone of a MODEL whose early evaluations are small.
+
+    Parameters
+    ----------
+    latents
+        Encoded pictures to fit the spectrum to, for this run and those to come.
 
     Raises
     ------
     AccelerationError
-        When the input is no MODEL.
+        When the input is no MODEL, or no spectrum can be fitted to the latents.
     """
     require_model(model, NAME)
+    note = fit_spectrum(model, latents) if latents is not None else ""
     if settings.mode == "off":
         return put(model, PROGRESSIVE_KEY, SwitchedOff(NAME, settings, "mode is off"))
-    lever = ProgressiveAttachment(settings, node_id, resolved)
+    lever = ProgressiveAttachment(settings, node_id, resolved, note)
     # Outermost, so that caching, whichever node comes first, opens a run whose stages are known.
     return put(model, PROGRESSIVE_KEY, lever, outermost=True)

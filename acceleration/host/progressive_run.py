@@ -31,8 +31,9 @@ from ..progressive import (
 from ..schedule import Stage
 from ..timing import Span
 from .levers import argument
-from .model import is_for_the_host, network_of, structure_of
+from .model import is_for_the_host, structure_of
 from .small_conditions import Conds, matched_ranges, small_conditions
+from .spectra import described_spectrum, stored_spectrum
 from .stages import STAGE_KEY, Here
 
 HANDLER = "context_handler"
@@ -71,6 +72,8 @@ class ProgressiveRun:
         self._conds: dict[int, Conds] = {}
         self._stages: dict[int, Stage] = {}
         self._switches: Switches | None = None
+        self.gain = 1.0
+        """How many times faster this run is than at full size, by the sizes of its latents."""
         self._given: Conds = {}
         patcher = guider.model_patcher
         sampling = patcher.get_model_object("model_sampling")
@@ -113,10 +116,8 @@ class ProgressiveRun:
         return None
 
     def _plan(self, settings: ProgressiveSettings, patcher: Any, sigmas: list[float]) -> None:
-        structure, network = structure_of(patcher), network_of(patcher)
         is_video = self._noise.ndim == 5 and self._noise.shape[2] > 1
-        described = structure.family.spectrum if structure is not None else None
-        spectrum = described(network) if described is not None else None
+        spectrum = stored_spectrum(patcher, self._noise.shape) or described_spectrum(patcher)
         if spectrum is None:
             spectrum = spectra.VIDEOS if is_video else spectra.PICTURES
         law, source = _law(settings, spectrum)
@@ -141,6 +142,7 @@ class ProgressiveRun:
             )
             return
         self._switches, self._stages = chosen, chosen.stages(shares[:-1])
+        self.gain = chosen.gain(shares[:-1])
         for level in range(1, len(chosen.sizes)):
             self._corners[level] = Corner(size, chosen.sizes[level], spectrum.packing)
         self.report.mode = mode

@@ -14,6 +14,7 @@ import torch
 from ..quantize import Choice, Seen, output, rounded_weight
 from ..quantize.measure import MOST_ROWS
 from .levers import COMPILE_KEY, levers_of, without
+from .model import is_cancel
 
 log = logging.getLogger("dit_acceleration")
 
@@ -74,6 +75,8 @@ class Probe:
             found = apply(*together.args, **together.kwargs)
             alike = torch.allclose(found, together.exact, rtol=0.05, atol=0.01 * _size(found))
         except Exception as error:
+            if is_cancel(error):
+                raise
             log.debug("Calls are not joined: %s", error)
             return self
         if not alike:

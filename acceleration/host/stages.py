@@ -11,6 +11,8 @@ import torch
 from ..schedule import Stage
 from .levers import PREFIX
 
+PROGRESSIVE_KEY = f"{PREFIX}.progressive"
+"""Key of Progressive Resolution and of its run in ``transformer_options``."""
 STAGE_KEY = f"{PREFIX}.stage"
 """Key of a ``Here`` in ``transformer_options``."""
 
@@ -35,3 +37,9 @@ def stage_of(options: Mapping[str, Any]) -> Stage | None:
     """The stage of an evaluation, None in a run of one."""
     here: Here | None = options.get(STAGE_KEY)
     return None if here is None else here.stage
+
+
+def gain_of(options: Mapping[str, Any]) -> float:
+    """How many times faster a run is by small evaluations, as far as their sizes say."""
+    run = options.get(PROGRESSIVE_KEY)
+    return float(getattr(run, "gain", 1.0))

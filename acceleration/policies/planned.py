@@ -141,12 +141,15 @@ class Planned:
         return not self.strict and info.schedule.steps < FEWEST_STEPS
 
     def speedup_at(self, steps: int) -> float:
-        """The speed-up that is planned for in a run of so many steps."""
+        """The speed-up that is planned for in a run of so many steps of one size."""
         shorter = 1.0 if self.strict else min(steps / USUAL_STEPS, 1.0)
         return 1.0 + (self.speedup - 1.0) * shorter**FEWER_STEPS
 
     def _speedup(self, info: Plannable) -> float:
         planned = self.speedup_at(info.schedule.steps)
+        if self.strict:
+            # The speed of the whole run was asked for.
+            planned = max(planned / info.schedule.gain, 1.0)
         return min(planned, MOST_RISING) if info.schedule.rises else planned
 
     def share(self, info: Plannable) -> float:
@@ -166,6 +169,12 @@ class Planned:
             f"{self.label} plans to compute {share * steps:.1f} of {steps} steps (a skipped one "
             f"costs {info.skipped_cost:.0%} of a computed one)"
         ]
+        gain = info.schedule.gain
+        if self.strict and gain > 1.0:
+            found.append(
+                f"asked {self.speedup:.3g} times: smaller pictures give {gain:.2g}, caching is "
+                f"planned for {self._speedup(info):.2g}"
+            )
         beyond = sum(map(info.schedule.is_beyond, range(steps)))
         if beyond:
             found.append(
@@ -192,7 +201,7 @@ class Planned:
                 f"pictures suffer above {PICTURES_SUFFER:g} times: a target_speedup of 2 to 3 "
                 "keeps them nearer"
             )
-        if speedup < self.speedup_at(steps):
+        if info.schedule.rises and speedup < self.speedup_at(steps):
             found.append(
                 f"this schedule adds noise, which plans do not know yet: {speedup:g} times is "
                 f"planned instead of {self.speedup_at(steps):.3g}, and a schedule that only falls "

@@ -26,6 +26,13 @@ class PowerLaw:
         """Power at a frequency in cycles a picture."""
         return self.A * frequency**-self.beta
 
+    def resized(self, ratio: float) -> PowerLaw:
+        """The same kind of pictures in latents whose side is ``ratio`` times as long.
+
+        What a photograph holds at so many values a cycle does not depend on how much it shows.
+        """
+        return PowerLaw(self.A * ratio**self.beta, self.beta)
+
     def begins(self, frequency: float, delta: float) -> float:
         """The share of noise below which a frequency is more than noise.
 

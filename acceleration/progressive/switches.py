@@ -40,6 +40,15 @@ class Switches:
         height, width = self.sizes[level]
         return f"{height} x {width}"
 
+    def gain(self, shares: Sequence[float]) -> float:
+        """How many times faster a schedule is than all at full size, by the sizes of its latents.
+
+        ``shares`` are those of its steps. Counted, not timed, so that a run can be repeated.
+        """
+        areas = [height * width for height, width in self.sizes]
+        costs = [areas[self.level(share)] / areas[0] for share in shares]
+        return len(costs) / sum(costs) if costs else 1.0
+
     def stages(self, shares: Sequence[float]) -> dict[int, Stage]:
         """Stages of a schedule by level; ``shares`` are those of its steps.
 

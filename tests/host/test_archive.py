@@ -55,6 +55,7 @@ def test_what_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert archive.files() == [Path(name) for name in names]
 
 
+@pytest.mark.whole
 def test_unpacked_archive_loads_with_all_nodes(environment: Environment, tmp_path: Path) -> None:
     files = archive.files()
     if not files:

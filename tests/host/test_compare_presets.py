@@ -120,6 +120,7 @@ def test_the_result_is_that_of_the_graph_and_others_are_served(
         assert drawn.width > 2 * 256 and drawn.height > 2 * 256
 
 
+@pytest.mark.whole
 def test_two_samplers_count_together(server: Server, workflow: Workflow, tmp_path: Path) -> None:
     graph = second_sampler(graph_of(workflow, 72, 16), workflow)
     code, _, err = finish(start(server, graph, tmp_path, "balanced"))

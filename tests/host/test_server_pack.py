@@ -75,6 +75,7 @@ def load_alone(environment: Environment, *hidden: str) -> tuple[dict[str, Any], 
     return json.loads(done.stdout.splitlines()[-1]), told
 
 
+@pytest.mark.whole
 def test_loads_without_importing_cache_dit(environment: Environment) -> None:
     found, told = load_alone(environment)
     assert found["loaded"]

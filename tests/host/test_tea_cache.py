@@ -12,7 +12,7 @@ import pytest
 import tiny_models as tm
 import torch
 from demo import shapes
-from whole import whole
+from whole import first
 
 from comfyui_environment import ROOT
 from dit_acceleration_pack.acceleration.errors import AccelerationError
@@ -52,11 +52,7 @@ def linear_calls(model: Any) -> list[int]:
 
 @pytest.mark.parametrize(
     ("dtype", "cfg"),
-    [
-        (torch.float32, 3.0),
-        (torch.bfloat16, 1.0),
-        *whole([(torch.float32, 1.0), (torch.bfloat16, 3.0)]),
-    ],
+    first(itertools.product((torch.bfloat16, torch.float32), (3.0, 1.0))),
 )
 @pytest.mark.parametrize("name", FAMILIES)
 def test_never_skipping_is_bit_identical(name: str, dtype: torch.dtype, cfg: float) -> None:
@@ -68,7 +64,7 @@ def test_never_skipping_is_bit_identical(name: str, dtype: torch.dtype, cfg: flo
     assert report.computed == 6 and sum(e.diff is not None for e in report.evaluations) == 5
 
 
-@pytest.mark.parametrize("calibrator", ["none", "taylorseer", "trajectory"])
+@pytest.mark.parametrize("calibrator", first(["taylorseer", "none", "trajectory"]))
 @pytest.mark.parametrize("name", FAMILIES)
 def test_skipped_evaluations_run_no_block(name: str, calibrator: str) -> None:
     model = tm.make_model(name)

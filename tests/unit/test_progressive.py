@@ -141,6 +141,10 @@ def test_a_power_law_is_found_again() -> None:
     found = fit(pictures)
     assert found.beta == pytest.approx(1.6, abs=0.05)
     assert pytest.approx(50.0, rel=0.1) == found.A
+    # A part of such a picture holds as much at so many values a cycle.
+    part = fit(pictures[..., 16:48, 16:48])
+    assert part.at(4) == pytest.approx(found.resized(0.5).at(4), rel=0.15)
+    assert part.at(4) != pytest.approx(found.at(4), rel=0.15)
     with pytest.raises(AccelerationError, match="at least 16 x 16"):
         fit(torch.zeros(1, 1, 8, 8))
     with pytest.raises(AccelerationError, match="constant"):
@@ -184,6 +188,9 @@ def test_stages_count_their_own_steps() -> None:
     assert stages[1] == Stage("32 x 32", (2,))
     assert stages[0] == Stage("64 x 64", (3, 4))
     assert [stages[0].local(step) for step in (0, 3, 4, 9)] == [0, 0, 1, 1]
+    # Two steps at a 16th, one at a 4th, two at full size: 5 steps for 2.375.
+    assert found.gain([1.0, 1.0, between, 0.4, 0.3]) == pytest.approx(5 / 2.375)
+    assert found.gain([0.4, 0.3]) == found.gain([]) == 1.0
     # No step begins at half the side, but a solver may look there in the second step.
     assert found.stages([1.0, 1.0, 0.4])[1] == Stage("32 x 32", (1,))
     # A schedule that rises comes back to a stage.

@@ -66,6 +66,30 @@ def test_what_runs_where(
     assert seen == ran and bool(linted) == lint
 
 
+@pytest.mark.parametrize(
+    ("arguments", "few"), [([], True), (["--all-hosts"], False), (["--all"], False)]
+)
+def test_the_quick_check_takes_one_case_on_the_oldest(
+    arguments: list[str], few: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: dict[str, bool] = {}
+    monkeypatch.setattr(
+        run,
+        "ensure_environment",
+        lambda version, *_, **__: Environment(Path("python"), tmp_path, version, tmp_path),
+    )
+    monkeypatch.setattr(
+        run,
+        "run_pytest",
+        lambda made, _, given, *__: seen.update({made.version: "--one-case" in given}),
+    )
+    monkeypatch.setattr(run, "lint", lambda *_: None)
+    monkeypatch.setattr(run, "browser_variables", lambda *_: {})
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    assert run.main() == 0
+    assert seen[NEWEST] is False and seen[OLDEST] is few
+
+
 def test_the_check_on_a_newer_comfyui_says_so_in_its_title(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
