@@ -14,7 +14,8 @@
 - ``caching``: seconds of a run with small pictures, with caching, and with both, in turns on the
   FLUX demo at twice its size; ``psnr`` of both is to the run with small pictures alone.
 - ``cost``: an evaluation at half the side as a share of a full one (``share``), and how much of a
-  full one the wrapper adds to it (``extra_share``), against a run that is small from the beginning.
+  full one the wrapper adds to it (``extra_share``), against a run that is small from the beginning;
+  the ``speedup`` of a run beside ``formula``, what the two kinds of evaluations alone would give.
 """
 
 from __future__ import annotations
@@ -257,7 +258,18 @@ def cost_row(rounds: int, side: int = 64, steps: int = 8) -> dict[str, Any]:
             if name == "node":
                 seconds[name].append(two_sizes.report_of(node).stages[0].each)
     full, small, alone = (statistics.median(seconds[n][1:]) for n in ("full", "node", "small"))
+    quick = two_sizes.progressive(demo.model, mode="fast")
+    ratios = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        sample(demo, demo.model, demo.prompts[0], SEED, 1.0, STEPS, side)
+        between = time.perf_counter()
+        sample(demo, quick, demo.prompts[0], SEED, 1.0, STEPS, side)
+        ratios.append((between - begun) / (time.perf_counter() - between))
+    coarse = two_sizes.report_of(quick).stages[0].evaluations
+    formula = STEPS / (STEPS - coarse + coarse * alone / full)
     return {
+        "steps": STEPS, "coarse": coarse, "speedup": statistics.median(ratios), "formula": formula,
         "kind": "cost", "model": "FLUX", "side": side, "full_ms": 1000 * full,
         "ms": 1000 * small, "share": small / full, "extra_share": (small - alone) / full,
     }  # fmt: skip
