@@ -5,7 +5,7 @@
 
 import { part, takeHeight } from "./frame.js";
 import { drawRow } from "./strip.js";
-import { bytes, duration, sentence, word } from "./words.js";
+import { bytes, capital, duration, sentence, translated, word } from "./words.js";
 
 /** @typedef {import("./types").Progress} Progress */
 /** @typedef {import("./types").GraphNode} GraphNode */
@@ -105,7 +105,7 @@ export class Panel {
     this.progress = progress;
     // A run in which the node had nothing to skip is told without its evaluations.
     const strip = progress.rows.length
-      ? [...rows(progress), legend(progress), gains(progress)]
+      ? [...rows(progress), legend(progress), ...stages(progress), gains(progress)]
       : [];
     const said = progress.sentence ? sentence(progress) : "";
     this.content.replaceChildren(
@@ -238,6 +238,26 @@ function legend(progress) {
     line.append(entry);
   }
   return line;
+}
+
+/**
+ * Evaluations and seconds at each size, with the cell that stands for it, and why sizes change.
+ * @param {Progress} progress
+ */
+function stages({ stages = [], switch: why }) {
+  const lines = stages.map(({ size, full, evaluations, seconds }) => {
+    const at = size || word("full size");
+    const text = seconds
+      ? word("{0} at {1}: {2}", evaluations, at, duration(seconds))
+      : word("{0} at {1}", evaluations, at);
+    const line = part("entry", text);
+    line.prepend(part(`key dit-live-computed${full ? "" : " dit-live-small"}`));
+    return line;
+  });
+  if (!stages.length) return [];
+  const table = part("legend");
+  table.append(...lines);
+  return why ? [table, part("why", capital(translated(why)))] : [table];
 }
 
 /**
