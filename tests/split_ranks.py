@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -21,10 +22,14 @@ LONGEST_WAIT = 60
 """Seconds that a rank waits for another one."""
 
 
-def run_ranks(world: int, cases: Sequence[dict[str, Any]], limit: float = 600) -> list[Any]:
+def run_ranks(
+    world: int, cases: Sequence[dict[str, Any]], limit: float = 600, may_die: bool = False
+) -> list[Any]:
     """Run cases on ``world`` ranks; for every case the findings of rank 0, 1, ….
 
-    Raises AssertionError with a rank's output when one of them fails.
+    Raises AssertionError with a rank's output when one of them fails, or hands its end back as the
+    ``error`` of its cases where it ``may_die``: gloo ends a process that is sent another length
+    than it waits for.
     """
     with tempfile.TemporaryDirectory() as folder:
         job, outputs = Path(folder, "job.json"), [Path(folder, f"{r}.json") for r in range(world)]
@@ -46,9 +51,13 @@ def run_ranks(world: int, cases: Sequence[dict[str, Any]], limit: float = 600) -
         finally:
             for rank in ranks:
                 rank.kill()
-        for rank, text in zip(ranks, said, strict=True):
+        found = []
+        for rank, text, path in zip(ranks, said, outputs, strict=True):
+            if may_die and rank.returncode:
+                found.append([{"error": text[-4000:]}] * len(cases))
+                continue
             assert rank.returncode == 0, text[-4000:]
-        found = [json.loads(path.read_text(encoding="utf-8")) for path in outputs]
+            found.append(json.loads(path.read_text(encoding="utf-8")))
     return [list(each) for each in zip(*found, strict=True)]
 
 
@@ -68,12 +77,13 @@ def main(size: int, folder: str, rank: int) -> None:
     cases = json.loads(Path(folder, "job.json").read_text(encoding="utf-8"))
     found = []
     for number, case in enumerate(cases):
-        if "mistake" in case:
+        if "mistake" in case or case.get("do") == "run":
             # One before may have left a rank in the middle of an exchange.
-            world.join(place, number + 1, LONGEST_WAIT)
-        found.append(DO[case.get("do", "sample")](case, rank, size))
+            world.join(place, number + 1, case.get("wait", LONGEST_WAIT))
+        where = Path(folder, f"case-{number}")
+        found.append(DO[case.get("do", "sample")](case | {"folder": str(where)}, rank, size))
     Path(folder, f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
-    if "mistake" not in cases[-1]:
+    if dist.is_initialized() and "mistake" not in cases[-1]:
         dist.barrier()
     world.leave()
 
@@ -302,6 +312,106 @@ def together_case(case: dict[str, Any], rank: int, world: int) -> dict[str, Any]
     }
 
 
+# ---------------------------------------------------------------- the node's run, without Ray
+
+
+class Everywhere:
+    """A ``cluster.Team`` whose ranks are these processes, each of which is a driver as well.
+
+    All drivers do the same, so what one asks its own rank, every rank is asked.
+    """
+
+    ended = joined = False
+    generation = 0
+    folder: Any = None
+
+    def __init__(self, worker: Any, size: int, folder: str) -> None:
+        import torch.distributed as dist
+
+        self.size, self._worker, self._folder, self._asked = size, worker, folder, 0
+        self._said = dist.FileStore(f"{folder}-said", size)
+
+    def ask(self, name: str, *args: Any, failed: Any = lambda one: False, **_: Any) -> list[Any]:
+        if name == "join":
+            args = (f"{self._folder}-met", *args[1:])
+        try:
+            mine = getattr(self._worker, name)(*args)
+        except Exception as error:
+            mine = error
+        self._asked += 1
+        self._said.set(f"{self._asked}/{self._worker.rank}", pickle.dumps(mine))
+        all_of = [f"{self._asked}/{rank}" for rank in range(self.size)]
+        found = [pickle.loads(self._said.get(key)) for key in all_of]
+        wrong = next((one for one in found if isinstance(one, Exception)), None)
+        if wrong is not None or any(map(failed, found)):
+            self.joined = False
+        if wrong is not None:
+            raise wrong
+        return found
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def run_case(case: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
+    """Sample by Split Across GPUs, as the node does it but for Ray, and in one process."""
+    import tiny_models as tiny
+    import torch.distributed as dist
+    from split_factory import SIGN
+    from split_factory import tiny as loaded
+
+    from dit_acceleration_pack.acceleration import cluster, host
+    from dit_acceleration_pack.acceleration.cluster import connection
+    from dit_acceleration_pack.acceleration.host.rank import RankWorker
+    from dit_acceleration_pack.acceleration.settings.parallel import ParallelSettings
+
+    sign = Path(f"{case['folder']}-sign-{rank}")
+    os.environ |= {"DIT_ACCEL_SPLIT_ON_CPU": "1", SIGN: str(sign)}
+    name, options = case["family"], _options(case)
+    model = loaded(name)
+    dist.destroy_process_group()  # The worker makes its own.
+    worker = RankWorker(rank, world, {})
+    team = Everywhere(worker, world, case["folder"])
+    base = tiny.attach(model, **case["cache"]) if "cache" in case else model
+    want = tiny.sample(base, name, **options)
+
+    def callback(step: int, *_: Any) -> None:
+        if "goes wrong" in case and step == case["goes wrong"][0]:
+            sign.write_text(case["goes wrong"][1], encoding="utf-8")
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(connection, "is_installed", lambda: True))
+        stack.enter_context(mock.patch.object(cluster, "team_of", lambda *_: (team, False)))
+        if "mistake" in case:
+            stack.enter_context(MISTAKES[case["mistake"]]())
+        far = host.attach_split(model, ParallelSettings(gpus=world, **case.get("settings", {})))
+        if "cache" in case:
+            far = tiny.attach(far, **case["cache"])
+        try:
+            got = tiny.sample(far, name, callback=callback, **options)
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}"}
+    report = host.lever_of(far, host.SPLIT_KEY).last_report
+    found = {
+        "difference": _difference(got, want),
+        "shared": dict(report.shared),
+        "held": [one.held for one in report.ranks],
+        "sent": [one.sent for one in report.ranks],
+        "residuals": [one.residuals for one in report.ranks],
+        "notices": list(report.notices),
+        "went_wrong": "goes wrong" in case and not sign.exists(),
+    }
+    if "cache" in case:
+        mine, whole = tiny.report_of(far), tiny.report_of(base)
+        found |= {
+            "skips": [e.skipped for e in mine.evaluations],
+            "whole_skips": [e.skipped for e in whole.evaluations],
+            "whole_peak": whole.residual_peak_bytes,
+            "notices": [*found["notices"], *mine.notices],
+        }
+    return found
+
+
 # ---------------------------------------------------------------- mistakes made on purpose
 
 
@@ -364,19 +474,34 @@ def _each_for_itself() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _decides_alone() -> Iterator[None]:
+    """As if a rank did what it likes, whatever the others have found."""
+    from dit_acceleration_pack.acceleration.parallel import Together
+
+    with (
+        mock.patch.object(Together, "agree", lambda self, ready: ready and self.group.rank != 1),
+        _each_for_itself(),
+    ):
+        yield
+
+
 MISTAKES: dict[str, Any] = {
+    "none": ExitStack,
     "rope": lambda: _rules_left_out("pe"),
     "ranges": lambda: _rules_left_out("modulation_dims"),
     "last add": _last_add_cut,
     "mask": _mask_dropped,
     "grain": _grain_forgotten,
     "each for itself": _each_for_itself,
+    "decides alone": _decides_alone,
 }
 
 DO: dict[str, Any] = {
     "sample": sample_case,
     "attention": attention_case,
     "together": together_case,
+    "run": run_case,
 }
 
 if __name__ == "__main__":

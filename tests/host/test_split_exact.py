@@ -18,22 +18,23 @@ order."""
 REFERENCES = {"reference_latents_method": "index_timestep_zero"}
 ODD = [16, 6, 10]  # 15 image tokens
 
-BOTH: list[dict[str, Any]] = [
-    {"family": "flux"},
-    {"family": "flux", "latent": ODD, "cfg": 3.0, "control": False},
+FEW: list[dict[str, Any]] = [
     {"family": "flux", "control": True, "cfg": 3.0},
-    {"family": "flux_kontext", "batch": 3},
     {"family": "flux2_reference", "conditions": REFERENCES},
     {"family": "chroma", "control": True},
-    {"family": "wan", "latent": [16, 3, 6, 10]},
     {"family": "wan22_5b", "frame_times": True, "cfg": 3.0},
     {"family": "qwen_image", "control": True, "text_mask": [1, 1, 1, 0, 0]},
-    {"family": "qwen_image_edit_2511"},
-    {"family": "z_image"},
-    {"family": "hunyuan_video", "control": True},
-    {"family": "hunyuan_video_i2v"},
+    {"family": "z_image", "batch": 3},
+    {"family": "hunyuan_video_i2v", "latent": [16, 3, 6, 10]},
 ]
 MORE: list[dict[str, Any]] = [
+    {"family": "flux"},
+    {"family": "flux", "latent": ODD, "cfg": 3.0, "control": False},
+    {"family": "flux_kontext", "batch": 3},
+    {"family": "wan", "latent": [16, 3, 6, 10]},
+    {"family": "qwen_image_edit_2511"},
+    {"family": "hunyuan_video", "control": True},
+    {"family": "hunyuan_video_i2v"},
     {"family": "flux2", "cfg": 3.0},
     {"family": "flux_fill"},
     {"family": "longcat"},
@@ -58,7 +59,7 @@ MORE: list[dict[str, Any]] = [
 
 EXCHANGES = ("keys", "ulysses")
 # In the quick check every case by one of them, in turn.
-ON_TWO = [{**case, "exchange": EXCHANGES[at % 2]} for at, case in enumerate(BOTH)]
+ON_TWO = [{**case, "exchange": EXCHANGES[at % 2]} for at, case in enumerate(FEW)]
 ON_THREE = [
     {"family": "flux", "exchange": "ulysses", "control": True},  # 2 heads: keys
     {"family": "flux", "exchange": "keys", "latent": ODD},
@@ -79,6 +80,37 @@ MISTAKES: list[dict[str, Any]] = [
         "mistake": "ranges",
     },
 ]
+
+
+CACHE = {"max_warmup_steps": 2, "residual_diff_threshold": 0.35}
+CACHED: list[dict[str, Any]] = [
+    {"family": "flux", "exchange": "keys", "steps": 10, "latent": ODD, "cache": CACHE},
+    {"family": "wan", "exchange": "ulysses", "steps": 10, "cfg": 3.0, "cache": CACHE},
+]
+# As the node has it: orders, ranks and reports, but no Ray.
+SEQUENCE = {"split": "sequence"}
+RUNS: list[dict[str, Any]] = [
+    {"family": "flux", "do": "run", "steps": 3, "cfg": 3.0, "control": True, "settings": SEQUENCE},
+    {
+        "family": "flux",
+        "do": "run",
+        "steps": 14,
+        "settings": SEQUENCE,
+        "cache": {"max_warmup_steps": 2, "residual_diff_threshold": 0.8},
+        "goes wrong": [8, "memory 1 0"],
+    },
+]
+MIXED: list[dict[str, Any]] = [
+    {"family": "flux", "do": "run", "steps": 3, "cfg": 3.0, "control": True},
+    {"family": "flux", "do": "run", "steps": 10, "cfg": 3.0, "cache": CACHE},
+    {"family": "wan", "do": "run", "steps": 3, "cfg": 3.0, "settings": {"exchange": "ulysses"}},
+]
+
+# A change between that of one rank's tokens and that of all.
+BETWEEN = {"max_warmup_steps": 2, "residual_diff_threshold": 0.315}
+EACH_FOR_ITSELF = {**CACHED[0], "cache": BETWEEN, "mistake": "each for itself"}
+DECIDES_ALONE = {**CACHED[0], "mistake": "decides alone"}
+TOO_FEW = {"family": "flux", "exchange": "keys", "latent": [16, 2, 2], "mistake": "none"}
 
 
 def attention_cases() -> list[dict[str, Any]]:
@@ -105,7 +137,8 @@ ATTENTION = attention_cases()
 @pytest.fixture(scope="module")
 def on_two() -> Iterator[Any]:
     """What two ranks found, by case. One start for all, as it takes longer than they do."""
-    cases = [*ON_TWO, *ATTENTION, {"do": "together"}, *MISTAKES]
+    cases = [*ON_TWO, *ATTENTION, {"do": "together"}, *CACHED, *RUNS, TOO_FEW, *MISTAKES]
+    cases.append(EACH_FOR_ITSELF)
     found = dict(zip(map(str, cases), run_ranks(2, cases), strict=True))
     yield lambda case: found[str(case)]
 
@@ -176,7 +209,7 @@ def test_three_ranks_compute_what_one_process_does(on_three: Any, case: dict[str
 
 @pytest.mark.whole
 def test_every_variant_of_the_described_families() -> None:
-    cases = [{**case, "exchange": e} for case in (*BOTH, *MORE) for e in EXCHANGES]
+    cases = [{**case, "exchange": e} for case in (*FEW, *MORE) for e in EXCHANGES]
     for case, found in zip(cases, run_ranks(2, cases, limit=1800), strict=True):
         check_exact(found)
         for rank, one in enumerate(found):
@@ -195,6 +228,75 @@ def test_ranks_decide_together(on_two: Any) -> None:
         assert rank["together"] == pytest.approx(rank["whole"], rel=1e-6)
         assert rank["alone"] != pytest.approx(rank["whole"], rel=1e-2)
         assert rank["agreed"] == [True, False]
+
+
+def check_cached(found: list[dict[str, Any]], shares: tuple[int, int]) -> None:
+    """Decisions are those of one process, and what is kept a rank is no more than its part."""
+    longest, of_all = shares
+    for rank in found:
+        assert rank["skips"] == rank["whole_skips"] and any(rank["skips"])
+        peak = rank["peak"] if "peak" in rank else max(rank["residuals"])
+        assert 0 < peak * of_all <= rank["whole_peak"] * longest
+
+
+@pytest.mark.parametrize(
+    ("case", "shares"), [*zip(CACHED, [(8, 15), (1, 2)], strict=True)], ids=str
+)
+def test_caching_over_shared_tokens_decides_as_in_one_process(
+    on_two: Any, case: dict[str, Any], shares: tuple[int, int]
+) -> None:
+    check_exact(on_two(case))
+    check_cached(on_two(case), shares)
+
+
+def test_a_run_of_the_node_tells_who_held_and_sent_what(on_two: Any) -> None:
+    for rank in on_two(RUNS[0]):
+        assert rank["difference"] <= CLOSE
+        assert rank["shared"] == {"tokens over 2": 3}
+        assert rank["held"] == [
+            "2 of 2 rows, 3 text and 8 image tokens",
+            "2 of 2 rows, 2 text and 8 image tokens",
+        ]
+        assert all(sent > 0 for sent in rank["sent"])
+
+
+def test_one_rank_without_memory_makes_all_compute(on_two: Any) -> None:
+    for at, rank in enumerate(on_two(RUNS[1])):
+        assert "error" not in rank, rank["error"]
+        assert rank["went_wrong"] == (at == 1)
+        skips, of_one = rank["skips"], rank["whole_skips"]
+        assert len(skips) == 14 and skips[:9] == of_one[:9] and any(skips[:9])
+        assert not any(skips[9:]) and any(of_one[9:])
+        assert any("memory ran out" in n or "another GPU" in n for n in rank["notices"])
+
+
+@pytest.mark.whole
+def test_four_ranks_share_prompts_and_each_two_of_them_its_tokens() -> None:
+    for case, found in zip(MIXED, run_ranks(4, MIXED), strict=True):
+        for rank in found:
+            assert "error" not in rank, rank["error"]
+            assert rank["difference"] <= CLOSE
+            assert set(rank["shared"]) == {"2 rows over 2, tokens over 2 each"}
+            assert all(held.startswith("1 of 2 rows, ") for held in rank["held"])
+            assert all(sent > 0 for sent in rank["sent"])
+        if "cache" in case:
+            check_cached(found, (1, 4))
+
+
+def test_more_ranks_than_tokens_are_one_sentence(on_two: Any) -> None:
+    for rank in on_two(TOO_FEW):
+        assert "1 tokens, which 2 GPUs cannot share" in rank["error"]
+
+
+def test_a_rank_that_goes_by_its_own_tokens_is_seen(on_two: Any) -> None:
+    for rank in on_two(EACH_FOR_ITSELF):
+        assert rank["skips"] != rank["whole_skips"]
+
+
+@pytest.mark.whole
+def test_a_rank_that_decides_alone_is_seen() -> None:
+    (found,) = run_ranks(2, [DECIDES_ALONE], may_die=True)
+    assert any("error" in rank for rank in found)
 
 
 @pytest.mark.parametrize("case", MISTAKES, ids=lambda case: case["mistake"])
