@@ -20,6 +20,10 @@ MOST_STORE, LEAST_STORE, STORE_SHARE = 4 * 2**30, 80 * 2**20, 0.8
 """Bytes of shared memory for what goes to ranks and comes back (latents, prompts and, largest,
 control), and how much of what is free they may be."""
 HERE = "127.0.0.1"
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""With which a client begins HTTP/2, Ray's protocol (RFC 9113, 3.4), and its empty settings. The
+server's first frame holds its own: ``SETTINGS`` is the kind of frame, in byte 3."""
+SETTINGS = 4
 
 
 def is_installed() -> bool:
@@ -82,7 +86,8 @@ def connect(address: str, processors: int) -> Any:
         }
     try:
         ray.init(**options)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        # Ray would end this process where a cluster has gone in the meantime.
         where = f"at {address}" if address else "on this computer"
         raise AccelerationError(
             f"Ray could not be reached {where} ({_first_line(error)}): check ray_address, that "
@@ -100,7 +105,7 @@ def _store_bytes() -> int:
 
 
 def _require_answer(address: str) -> None:
-    """Ask for an answer first: Ray itself waits for minutes."""
+    """Ask for an answer first: Ray itself waits for minutes, also where something else answers."""
     host, _, port = address.rpartition(":")
     if address.startswith("ray://") or not host or not port.isdigit():
         raise AccelerationError(
@@ -108,13 +113,21 @@ def _require_answer(address: str) -> None:
             "192.168.0.5:6379 (ComfyUI itself must run on one of its computers)."
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), REACHED_WITHIN).close()
+        with socket.create_connection((host.strip("[]"), int(port)), REACHED_WITHIN) as line:
+            line.sendall(GREETING)
+            answer = line.recv(9)
     except OSError as error:
         raise AccelerationError(
             f"no Ray cluster answered at {address} within {REACHED_WITHIN:.0f} s "
             f"({_first_line(error)}): start one there with `ray start --head`, or leave "
             "ray_address empty."
         ) from error
+    encrypted = os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+    if not encrypted and answer[3:4] != bytes((SETTINGS,)):
+        raise AccelerationError(
+            f"what answers at {address} is no Ray cluster: give the port that `ray start --head` "
+            "has printed, mostly 6379, or leave ray_address empty."
+        )
 
 
 def gpus_of(ray: Any) -> int:

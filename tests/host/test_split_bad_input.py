@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import socket
 import sys
+import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,6 +201,44 @@ def test_an_address_that_does_not_answer() -> None:
     for odd in ("somewhere", "ray://a:1", "a:b"):
         with pytest.raises(AccelerationError, match=r"ray_address is .*host and port"):
             cluster.connect(odd, 2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "match"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"what answers at 127.* is no Ray cluster"),
+        (b"", r"no Ray cluster answered at 127.* within 0 s"),
+    ],
+)
+def test_an_address_where_something_else_answers_or_nothing(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes, match: str
+) -> None:
+    monkeypatch.setattr(connection, "REACHED_WITHIN", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def serve() -> None:
+            line, _ = other.accept()
+            line.sendall(answer)
+            with line, contextlib.suppress(OSError):
+                line.settimeout(10)
+                while line.recv(64):
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(AccelerationError, match=match):
+            connection._require_answer(f"127.0.0.1:{other.getsockname()[1]}")
+        thread.join(10)
+
+
+def test_a_computer_of_the_cluster_that_lacks_the_model(tmp_path: Path) -> None:
+    from dit_acceleration_pack.acceleration.host.rank import RankWorker
+    from dit_acceleration_pack.acceleration.host.split_orders import Loader
+
+    gone = str(tmp_path / "model.safetensors")
+    loader = Loader("comfy.sd", "load_diffusion_model", (gone,))
+    with pytest.raises(AccelerationError, match=r"has no file .*model\.safetensors: put the model"):
+        RankWorker(1, 2, {}).load(loader)
 
 
 def test_outside_of_sampling_a_split_model_says_what_it_is(model: Any) -> None:
