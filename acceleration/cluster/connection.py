@@ -62,6 +62,9 @@ def connect(address: str, processors: int) -> Any:
     # Without it Ray hides the GPUs of this very process, which decodes pictures on one.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not address:
+        # Without it Ray takes the computer's outward address in place of loopback and listens to
+        # all; what it is named after are systems on which this is how it is by itself.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         # How long Ray's own agents look for a Ray that ended with this process: a minute else.
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     import ray
@@ -79,6 +82,8 @@ def connect(address: str, processors: int) -> Any:
         options["address"] = address
     else:
         options |= {
+            # Not one that somebody else has started on this computer.
+            "address": "local",
             "num_cpus": processors,
             "include_dashboard": False,
             "object_store_memory": _store_bytes(),
@@ -93,6 +98,13 @@ def connect(address: str, processors: int) -> Any:
             f"Ray could not be reached {where} ({_first_line(error)}): check ray_address, that "
             "both have the same version of Ray and Python, and that /dev/shm has room."
         ) from error
+    if not address and ray.util.get_node_ip_address() != HERE:
+        ray.shutdown()
+        raise AccelerationError(
+            "another pack had loaded Ray, which would listen to other computers now: set the "
+            "variable RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER to 0 before ComfyUI starts, or name a "
+            "cluster in ray_address."
+        )
     return ray
 
 

@@ -110,9 +110,7 @@ def test_quantize_model_on_the_same_model(model: Any) -> None:
     refused(model, r"Quantize Model and Split Across GPUs are on the same model.*remove one")
 
 
-@pytest.mark.parametrize(
-    "name", ["wan_vace", "wan_humo", "wan22_s2v", "wan22_animate", "aura_flow"]
-)
+@pytest.mark.parametrize("name", ["wan_humo", "wan22_s2v", "wan22_animate", "ltxav", "aura_flow"])
 def test_a_model_whose_tokens_are_not_described(name: str) -> None:
     refused(tiny(name), r"so several GPUs cannot share an evaluation of it: use", split="sequence")
 

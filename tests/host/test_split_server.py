@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -70,6 +71,13 @@ def ranks_of(processes: set[psutil.Process]) -> set[int]:
     return {one.pid for one in processes if "Rank" in " ".join(one.cmdline())}
 
 
+def heard_at(processes: set[psutil.Process]) -> set[str]:
+    """Addresses at which processes listen."""
+    found = [one.net_connections("inet") for one in processes if one.is_running()]
+    heard = {each.laddr.ip for those in found for each in those if each.status == "LISTEN"}
+    return {address.removeprefix("::ffff:") for address in heard}
+
+
 def check_all_gone(processes: set[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, GONE_WITHIN)
     assert not alive
@@ -90,6 +98,7 @@ def test_three_prompts_in_a_queue_use_the_same_processes(
             started.append(split["started"] is not None)
             assert [rank["sent"] > 0 for rank in split["ranks"]] == [True, True]
             ranks.append(ranks_of(started_by(server)))
+            assert heard_at(started_by(server)) == {"127.0.0.1"}
             one, other = latents_of(workflow, entry["outputs"])
             assert float((one - other).abs().max() / one.abs().max()) <= CLOSE
         assert started == [True, False, False]
@@ -163,8 +172,8 @@ def test_no_process_is_left_when_the_host_ends_or_is_killed(how: str, tmp_path: 
 
 def test_a_cluster_that_is_running_is_reached_by_its_address(tmp_path: Path) -> None:
     ray = str(Path(sys.executable).with_name("ray"))
-    port = free_port()
-    given = ["--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2", "--block"]
+    port, here = free_port(), socket.gethostbyname(socket.gethostname())
+    given = [f"--node-ip-address={here}", f"--port={port}", "--num-cpus=2", "--block"]
     given += ["--include-dashboard=false", "--disable-usage-stats"]
     head = subprocess.Popen(
         [ray, "start", "--head", *given, "--object-store-memory=80000000"],
@@ -173,8 +182,8 @@ def test_a_cluster_that_is_running_is_reached_by_its_address(tmp_path: Path) -> 
         start_new_session=True,
     )
     try:
-        until(lambda: answers(port), 120)
-        command = [sys.executable, "-c", DRIVER, TESTS, "ends", f"127.0.0.1:{port}"]
+        until(lambda: answers(f"{here}:{port}"), 120)
+        command = [sys.executable, "-c", DRIVER, TESTS, "ends", f"{here}:{port}"]
         said = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, timeout=300, text=True)
         (line,) = [line for line in said.stdout.splitlines() if line.startswith("sampled ")]
         assert float(line.split()[1]) <= 10 * CLOSE
@@ -185,9 +194,9 @@ def test_a_cluster_that_is_running_is_reached_by_its_address(tmp_path: Path) -> 
     until(lambda: not processes_in(tmp_path), GONE_WITHIN)
 
 
-def answers(port: int) -> bool:
+def answers(address: str) -> bool:
     try:
-        connection._require_answer(f"127.0.0.1:{port}")
+        connection._require_answer(address)
     except AccelerationError:
         return False
     return True
