@@ -96,7 +96,8 @@ def connect(address: str, processors: int) -> Any:
         where = f"at {address}" if address else "on this computer"
         raise AccelerationError(
             f"Ray could not be reached {where} ({_first_line(error)}): check ray_address, that "
-            "both have the same version of Ray and Python, and that /dev/shm has room."
+            "both have the same version of Ray and Python and the same RAY_AUTH_TOKEN, and that "
+            "/dev/shm has room."
         ) from error
     if not address and ray.util.get_node_ip_address() != HERE:
         ray.shutdown()

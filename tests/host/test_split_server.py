@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -171,20 +171,27 @@ def test_no_process_is_left_when_the_host_ends_or_is_killed(how: str, tmp_path: 
 
 
 def test_a_cluster_that_is_running_is_reached_by_its_address(tmp_path: Path) -> None:
-    ray = str(Path(sys.executable).with_name("ray"))
-    port, here = free_port(), socket.gethostbyname(socket.gethostname())
+    import ray
+
+    program = str(Path(sys.executable).with_name("ray"))
+    port, here = free_port(), ray.util.get_node_ip_address()
     given = [f"--node-ip-address={here}", f"--port={port}", "--num-cpus=2", "--block"]
     given += ["--include-dashboard=false", "--disable-usage-stats"]
+    # Ray asks whoever comes for a token, which this cluster gets for the test.
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     head = subprocess.Popen(
-        [ray, "start", "--head", *given, "--object-store-memory=80000000"],
+        [program, "start", "--head", *given, "--object-store-memory=80000000"],
         cwd=tmp_path,
+        env=environment,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
         until(lambda: answers(f"{here}:{port}"), 120)
         command = [sys.executable, "-c", DRIVER, TESTS, "ends", f"{here}:{port}"]
-        said = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, timeout=300, text=True)
+        said = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, timeout=300, text=True
+        )
         (line,) = [line for line in said.stdout.splitlines() if line.startswith("sampled ")]
         assert float(line.split()[1]) <= 10 * CLOSE
         assert head.poll() is None, "the cluster is somebody else's and stays"
