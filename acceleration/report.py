@@ -41,6 +41,25 @@ class EvaluationRecord:
     """What ``accumulated``, or else ``diff``, was compared with."""
     accumulated: float | None = None
     """Sum of estimated changes since the last computed evaluation, where a technique sums."""
+    size: str = ""
+    """Height and width of the latent, ``"16 x 16"``, in a run of several sizes."""
+    full: bool = True
+    """Whether that is the sampler's size."""
+
+
+@dataclass
+class StageReport:
+    """The evaluations at one size."""
+
+    size: str
+    full: bool
+    evaluations: int = 0
+    seconds: float = 0.0
+
+    @property
+    def each(self) -> float:
+        """Mean seconds of an evaluation."""
+        return self.seconds / self.evaluations if self.evaluations else 0.0
 
 
 class Resolved(Protocol):
@@ -128,6 +147,8 @@ class RunReport(Report):
     residual_placement: str = ""
     residual_peak_bytes: int = 0
     seconds: float = 0.0
+    switch: str = ""
+    """In a run of several sizes: at which sigma the full size begins, and why there."""
 
     @property
     def computed(self) -> int:
@@ -152,11 +173,27 @@ class RunReport(Report):
             {"name": n, "computed": counts[n, False], "skipped": counts[n, True]} for n in names
         ]
 
+    def stages(self) -> list[StageReport]:
+        """The evaluations by size, in order of appearance; empty in a run of one size."""
+        found: dict[str, StageReport] = {}
+        for e in self.evaluations:
+            stage = found.setdefault(e.size, StageReport(e.size, e.full))
+            stage.evaluations += 1
+            stage.seconds += e.seconds
+        return [] if list(found) == [""] else list(found.values())
+
     def seconds_saved(self) -> float | None:
-        """Measured time of the skipped evaluations against the mean computed one."""
+        """Measured time of the skipped evaluations against the mean computed one of their size."""
+        sizes = dict.fromkeys(e.size for e in self.evaluations)
+        saved = [found for size in sizes if (found := self._saved_at(size)) is not None]
+        return sum(saved) if saved else None
+
+    def _saved_at(self, size: str) -> float | None:
         # While a run goes on the newest evaluations have no time yet.
-        computed = [e.seconds for e in self.evaluations[1:] if not e.skipped and e.seconds]
-        skipped = [e.seconds for e in self.evaluations if e.skipped and e.seconds]
+        timed = [e for e in self.evaluations if e.size == size and e.seconds]
+        first = self.evaluations[0]
+        computed = [e.seconds for e in timed if not e.skipped and e is not first]
+        skipped = [e.seconds for e in timed if e.skipped]
         if not computed or not skipped:
             return None
         return len(skipped) * sum(computed) / len(computed) - sum(skipped)
@@ -193,6 +230,7 @@ class RunReport(Report):
             lines.append(
                 f"  {branch['name']}: {branch['computed']} computed, {branch['skipped']} skipped"
             )
+        lines += stage_lines(self.stages())
         if self.residual_peak_bytes:
             lines.append(
                 f"Residuals: {self.residual_peak_bytes / 2**20:.1f} MiB at peak, kept on "
@@ -216,10 +254,21 @@ class RunReport(Report):
             "branches": self.branches(),
             "seconds": self.seconds,
             "seconds_saved": self.seconds_saved(),
+            "stages": [asdict(stage) for stage in self.stages()],
+            "switch": self.switch,
             "residual_placement": self.residual_placement,
             "residual_peak_bytes": self.residual_peak_bytes,
             "decisions": [asdict(e) for e in self.evaluations],
         }
+
+
+def stage_lines(stages: Sequence[StageReport]) -> list[str]:
+    """A line for each size of a run."""
+    return [
+        f"  {stage.size or 'then'}{' (full size)' if stage.full else ''}: {stage.evaluations} "
+        f"evaluations, {stage.seconds:.2f} s"
+        for stage in stages
+    ]
 
 
 def _duration(seconds: float) -> str:

@@ -110,10 +110,13 @@ class Stage:
         For people.
     steps
         Which steps of the schedule, rising; there may be others between them.
+    full
+        Whether its latents have the sampler's size.
     """
 
     name: str
     steps: tuple[int, ...]
+    full: bool = True
 
     def local(self, step: int) -> int:
         """Which step of the stage a step of the schedule is; the nearest that is not earlier."""

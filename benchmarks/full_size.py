@@ -156,9 +156,24 @@ def told(model: Any, sample: Sample) -> dict[str, Any]:
         found["residual_bytes"] = report.residual_peak_bytes
         found["residuals_on"] = report.residual_placement
     reports = [lever.last_report for lever in host.levers_of(model).values()]
+    found |= sizes(model)
     found["said"] = [r.sentence() for r in reports if r is not None]
     found["notices"] = [n for r in reports if r is not None for n in getattr(r, "notices", ())]
     return found
+
+
+def sizes(model: Any) -> dict[str, Any]:
+    """How many evaluations were small, and what one cost as a share of a full one."""
+    from dit_acceleration_pack.acceleration import host
+
+    lever = host.lever_of(model, host.PROGRESSIVE_KEY)
+    report = lever.last_report if lever is not None else None
+    stages = getattr(report, "stages", ())
+    full = next((stage for stage in stages if stage.full and stage.evaluations), None)
+    small = next((stage for stage in stages if not stage.full and stage.evaluations), None)
+    if full is None or small is None or not full.each:
+        return {}
+    return {"coarse": small.evaluations, "share": small.each / full.each}
 
 
 def likeness(plain: Any, other: Any) -> dict[str, Any]:

@@ -144,6 +144,29 @@ def planned(residual_device: str = "auto") -> Callable[[Any], Any]:
     return make
 
 
+def progressive(how: str) -> Callable[[Any], Any]:
+    """The model behind Progressive Resolution."""
+
+    def make(model: Any) -> Any:
+        import two_sizes
+
+        return two_sizes.progressive(model, mode=how)
+
+    return make
+
+
+def quantized(precision: str) -> Callable[[Any], Any]:
+    """The model behind Quantize Model, which measures on noise in place of a prompt."""
+
+    def make(model: Any) -> Any:
+        from dit_acceleration_pack.acceleration import host
+        from dit_acceleration_pack.acceleration.quantize import QuantizeSettings
+
+        return host.attach_quantize(model, QuantizeSettings(precision, measure="off"))
+
+    return make
+
+
 def attention_rows() -> list[Row]:
     """Every backend that is installed and worth timing, each as the only lever."""
     from dit_acceleration_pack.acceleration.attention import BACKENDS, available_backends
@@ -167,6 +190,15 @@ def all_rows() -> list[Row]:
         Row("SCM fast static", cache_dit(scm_preset="fast", scm_policy="static"), share=0.55),
         Row("TeaCache", tea_cache, share=0.7),
         Row(AGAIN, plain),
+        Row("progressive fine", progressive("fine"), share=0.9),
+        Row("progressive balanced", progressive("balanced"), share=0.7),
+        Row("progressive fast", progressive("fast"), share=0.6),
+        Row(
+            "progressive fast, balanced",
+            lambda model: mode("auto", "balanced")(progressive("fast")(model)),
+            share=0.4,
+        ),
+        *(Row(f"quantize {name}", quantized(name), warm_up=WARM_UP) for name in ("int8", "fp8")),
         Row("attention auto", attention("auto"), short=True, warm_up=WARM_UP),
         Row("speed", mode("speed", "off"), warm_up=WARM_UP),
         Row("speed, balanced", mode("speed", "balanced"), share=0.55, warm_up=WARM_UP),

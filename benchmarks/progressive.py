@@ -11,8 +11,11 @@
   against the full run; ``plain_psnr`` is plain sampling with so many fewer steps that it takes as
   long. They were trained at one size only, so how well they draw at another is their own affair.
 - ``two sizes``: the check models, which were trained at both sizes; see ``two_sizes.py``.
+- ``caching``: seconds of a run with small pictures, with caching, and with both, in turns on the
+  FLUX demo at twice its size; ``psnr`` of both is to the run with small pictures alone.
 - ``cost``: an evaluation at half the side as a share of a full one (``share``), and how much of a
-  full one the wrapper adds to it (``extra_share``), against a run that is small from the beginning.
+  full one the wrapper adds to it (``extra_share``), against a run that is small from the beginning;
+  the ``speedup`` of a run beside ``formula``, what the two kinds of evaluations alone would give.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import itertools
 import json
 import math
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +43,7 @@ COARSE = (8, 12, 16, 20)
 SEED = 5000
 MODES = ("fine", "balanced", "fast")
 SIZES = {"FLUX": (32, 64), "Wan": (12, 24)}
-KINDS = ("closed form", "demo", "two sizes", "cost")
+KINDS = ("closed form", "demo", "two sizes", "caching", "cost")
 
 
 class ClosedForm:
@@ -198,6 +202,43 @@ def demo_rows(kind: str, options: argparse.Namespace) -> Iterator[dict[str, Any]
             }  # fmt: skip
 
 
+def caching_rows(rounds: int, prompts: int, side: int = 64) -> Iterator[dict[str, Any]]:
+    """Small pictures and each way of caching, alone and together."""
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.performance import PerformanceSettings
+    from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
+    from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
+
+    demo = harness.Demo()
+    balanced = PerformanceSettings(approximation="balanced")
+    caching: dict[str, Callable[[Any], Any]] = {
+        "balanced": lambda model: host.attach_performance(model, balanced),
+        "Cache-DiT": harness.accelerate,
+        "TeaCache": lambda model: host.attach(model, TeaCache(TeaCacheSettings())),
+    }
+    small = two_sizes.progressive(demo.model, mode="fast")
+    runs = [(p, SEED + i, 1.0) for i, p in enumerate(demo.prompts[:prompts])]
+    for name, attach in caching.items():
+        ways = {
+            "full": demo.model, "small": small, name: attach(demo.model), "both": attach(small),
+        }  # fmt: skip
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        found: dict[str, list[Any]] = {}
+        for _ in range(rounds):
+            for way, model in ways.items():
+                begun = time.perf_counter()
+                found[way] = [sample(demo, model, *run, STEPS, side) for run in runs]
+                seconds[way].append(time.perf_counter() - begun)
+        for way in ways:
+            pairs = zip(seconds["full"], seconds[way], strict=True)
+            row = {"kind": "caching", "model": "FLUX", "side": side, "steps": STEPS, "cfg": 1.0}
+            row |= {"with": name, "way": way, "pictures": len(runs), "rounds": rounds}
+            row["speedup"] = statistics.median(a / b for a, b in pairs)
+            if way == "both":
+                row["psnr"] = mean_psnr(found["small"], found["both"])
+            yield row
+
+
 def mean_psnr(full: Sequence[Any], others: Sequence[Any]) -> float:
     return statistics.fmean(harness.psnr(a, b) for a, b in zip(full, others, strict=True))
 
@@ -217,7 +258,18 @@ def cost_row(rounds: int, side: int = 64, steps: int = 8) -> dict[str, Any]:
             if name == "node":
                 seconds[name].append(two_sizes.report_of(node).stages[0].each)
     full, small, alone = (statistics.median(seconds[n][1:]) for n in ("full", "node", "small"))
+    quick = two_sizes.progressive(demo.model, mode="fast")
+    ratios = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        sample(demo, demo.model, demo.prompts[0], SEED, 1.0, STEPS, side)
+        between = time.perf_counter()
+        sample(demo, quick, demo.prompts[0], SEED, 1.0, STEPS, side)
+        ratios.append((between - begun) / (time.perf_counter() - between))
+    coarse = two_sizes.report_of(quick).stages[0].evaluations
+    formula = STEPS / (STEPS - coarse + coarse * alone / full)
     return {
+        "steps": STEPS, "coarse": coarse, "speedup": statistics.median(ratios), "formula": formula,
         "kind": "cost", "model": "FLUX", "side": side, "full_ms": 1000 * full,
         "ms": 1000 * small, "share": small / full, "extra_share": (small - alone) / full,
     }  # fmt: skip
@@ -225,8 +277,6 @@ def cost_row(rounds: int, side: int = 64, steps: int = 8) -> dict[str, Any]:
 
 def timed(model: Any, seconds: list[float]) -> Any:
     """A MODEL whose mean seconds a prediction are noted, one number a run."""
-    import time
-
     from comfy.patcher_extension import WrappersMP
 
     each: list[float] = []
@@ -270,6 +320,8 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         rows += demo_rows(kind, options)
     for name in checks.CHECKS if "two sizes" in options.kinds else ():
         rows += two_sizes.TwoSizes(name, options.prompts).rows(options.steps, options.cfg)
+    if "caching" in options.kinds:
+        rows += caching_rows(options.rounds, options.prompts)
     if "cost" in options.kinds:
         rows.append(cost_row(options.rounds))
     harness.show(*rows)

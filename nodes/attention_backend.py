@@ -19,7 +19,8 @@ class AttentionBackend(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="AccelAttentionBackend",
-            display_name="Attention Backend (sage, flash)",
+            # As in Performance Mode: "sage" is in every Image and Message.
+            display_name="Attention Backend (sage)",
             category=CATEGORY,
             description=(
                 "Chooses the attention kernel for this model only, falls back where a kernel "

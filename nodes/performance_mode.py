@@ -19,8 +19,10 @@ class PerformanceMode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="AccelPerformanceMode",
-            # The page's search ranks by words of the name; on the node it is shortened.
-            display_name="Performance Mode (too slow? speed, faster, less time)",
+            # The page's search finds by search_aliases, but ranks by id and name only: these four
+            # words would come behind Seed, Preview Image and Timesteps Range. On the node the
+            # brackets are left out.
+            display_name="Performance Mode (speed, fast, slow, time)",
             category=CATEGORY,
             description=(
                 "Samples a diffusion transformer faster with one choice, and says what it did. "

@@ -19,7 +19,9 @@ from example_parts import (
 )
 
 
-def flux(graph: Graph, side: int = 1024, coarse_first: bool = False) -> None:
+def flux(
+    graph: Graph, side: int = 1024, coarse_first: bool = False, prefix: str = "flux_dev"
+) -> None:
     with graph.group("Model"):
         model = graph.node("UNETLoader", unet_name="flux1-dev.safetensors")
         clip = graph.node(
@@ -40,7 +42,7 @@ def flux(graph: Graph, side: int = 1024, coarse_first: bool = False) -> None:
         sampled = ksampler(graph, fast, (positive, negative), latent, 28, 1.0, "euler")
         image = graph.node("VAEDecode", samples=sampled, vae=vae)
     with graph.group("Result"):
-        graph.node("SaveImage", images=image, filename_prefix="flux_dev")
+        graph.node("SaveImage", images=image, filename_prefix=prefix)
         report(graph, fast, sampled)
 
 
@@ -207,7 +209,7 @@ RECIPES = (
         "large picture, coarse first",
         "A picture of 1536 × 1536 in 28 steps, whose first ones see it at half the side.",
         FLUX_FILES,
-        partial(flux, side=1536, coarse_first=True),
+        partial(flux, side=1536, coarse_first=True, prefix="flux_dev_large"),
         COARSE_FIRST,
     ),
     Recipe(

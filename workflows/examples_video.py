@@ -32,6 +32,7 @@ def wan21(
     size: tuple[int, int] = (832, 480),
     gpus: int = 1,
     coarse_first: bool = False,
+    prefix: str = "wan2_1",
 ) -> None:
     with graph.group("Model"):
         model = graph.node("UNETLoader", unet_name=model_file)
@@ -52,7 +53,7 @@ def wan21(
         sampled = ksampler(graph, fast, (positive, negative), latent, 30, 6.0, "uni_pc")
         image = graph.node("VAEDecode", samples=sampled, vae=vae)
     with graph.group("Result"):
-        save_video(graph, "wan2_1", image, 16.0)
+        save_video(graph, prefix, image, 16.0)
         report(graph, fast, sampled)
 
 
@@ -207,7 +208,7 @@ RECIPES = (
         "the positive and one the negative prompt. It needs the package ray. With cfg 1 there is "
         "one prompt, and they share its tokens. The report tells who held and sent what.",
         (File("diffusion_models", SMALL_WAN, WAN), *WAN_FILES),
-        partial(wan21, gpus=2),
+        partial(wan21, gpus=2, prefix="wan2_1_two_gpus"),
     ),
     Recipe(
         "Wan 2.1, 720p",
@@ -216,7 +217,13 @@ RECIPES = (
         "33 frames of 1280 × 720 in 30 steps with the 14B model. The first steps see the video at "
         "half its width and height.",
         (File("diffusion_models", LARGE_WAN, WAN), *WAN_FILES),
-        partial(wan21, model_file=LARGE_WAN, size=(1280, 720), coarse_first=True),
+        partial(
+            wan21,
+            model_file=LARGE_WAN,
+            size=(1280, 720),
+            coarse_first=True,
+            prefix="wan2_1_720p",
+        ),
         COARSE_FIRST,
     ),
     Recipe(

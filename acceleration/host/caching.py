@@ -24,7 +24,7 @@ from .levers import PROFILE_KEY, argument, lever_of, put
 from .live_report import LiveNode
 from .memory import HostMemory, expected_branches, hidden_bytes
 from .model import network_of, sampler_name, structure_of
-from .stages import gain_of, sampler_sigma, stage_of
+from .stages import gain_of, sampler_sigma, stage_of, switch_of
 from .wrapping import ModelCall, RunLever, Sampling
 
 log = logging.getLogger("dit_acceleration")
@@ -147,6 +147,7 @@ class CachingAttachment(RunLever):
         if "easycache" in patcher.model_options.get("transformer_options", {}):
             run.run_plainly(OTHER_CACHE)
         run.report.came_from(resolved)
+        run.report.switch = switch_of(sampling.options)
         if second:
             run.report.notice(
                 "this run begins below the full noise, as the second expert of Wan 2.2 does, so "

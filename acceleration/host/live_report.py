@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from dataclasses import asdict
 from typing import Any
 
 from ..report import EvaluationRecord, RunReport
@@ -25,6 +26,9 @@ is gone or means something else does."""
 # An event holds the whole strip, so that a page that is reloaded in mid-run misses nothing.
 EVENT_SECONDS = 0.15
 TEXT_SECONDS = 1.0
+EVENT_STEPS = 4
+"""From one event to the next: five in 20 steps. With those at the end, the others of Progressive
+Resolution and the table of presets that makes ten at most."""
 
 MOST_SHARE = 0.01
 """Share of the run's time that telling of it may take: very long strips are sent less often."""
@@ -51,15 +55,21 @@ class LiveNode:
         """
         Guarded(self.listener(counts)).ended(report)
 
-    def listener(self, counts: dict[str, int] | None = None) -> Listener | None:
-        """For the run that begins now; None when nobody is there to be told."""
+    def listener(
+        self, counts: dict[str, int] | None = None, seldom: bool = False
+    ) -> Listener | None:
+        """For the run that begins now; None when nobody is there to be told.
+
+        ``seldom`` is for a lever whose evaluations another one tells of as well: only the first one
+        and the first at full size.
+        """
         try:
-            return self._listener(counts or {})
+            return self._listener(counts or {}, seldom)
         except Exception:
             log.warning("There is no live report of this run.", exc_info=True)
             return None
 
-    def _listener(self, counts: dict[str, int]) -> Listener | None:
+    def _listener(self, counts: dict[str, int], seldom: bool) -> Listener | None:
         server = running_server()
         if server is None or server.client_id is None:
             return None
@@ -67,7 +77,7 @@ class LiveNode:
         if heading["prompt_id"] != self._prompt:
             self._prompt, self._runs = heading["prompt_id"], 0
         self._runs += 1
-        return LiveRun(server, {**heading, "run": self._runs, "counts": counts})
+        return LiveRun(server, {**heading, "run": self._runs, "counts": counts}, seldom)
 
     def send(self, event: str, data: dict[str, Any]) -> None:
         """Tell the client that queued the prompt something else of this node; never an error."""
@@ -91,13 +101,16 @@ class LiveNode:
 class LiveRun:
     """Tells a client of one run, at most every ``EVENT_SECONDS``, and always of its end."""
 
-    def __init__(self, server: Any, heading: dict[str, Any]) -> None:
+    def __init__(self, server: Any, heading: dict[str, Any], seldom: bool) -> None:
         self._server = server
         # Kept: the server's client is that of the prompt it runs, which this run is part of.
         self._client = server.client_id
         self._heading = heading
         self._strip = Strip()
         self._event_due = self._text_due = 0.0
+        self._seldom = seldom
+        self._told: EvaluationRecord | None = None
+        """The last evaluation that was told."""
 
     def began(self, report: RunReport) -> None:
         """The page shows this run now, and no longer the one before it."""
@@ -106,8 +119,9 @@ class LiveRun:
     def evaluated(self, record: EvaluationRecord, look: Look) -> None:
         self._strip.add(record)
         now = time.perf_counter()
-        if now < self._event_due:
+        if now < self._event_due or not self._is_news(record):
             return
+        self._told = record
         # Own work only: on a busy machine the clock would count what others do in between.
         began = time.thread_time()
         report = look()
@@ -120,6 +134,13 @@ class LiveRun:
                 f"step {self._strip.step + 1} of {report.steps}"
             )
             self._text_due = now + TEXT_SECONDS
+
+    def _is_news(self, record: EvaluationRecord) -> bool:
+        if self._told is None:
+            return True
+        if self._seldom:
+            return record.full and not self._told.full
+        return record.step >= self._told.step + EVENT_STEPS
 
     def ended(self, report: RunReport) -> None:
         sentence = report.sentence()
@@ -137,6 +158,8 @@ class LiveRun:
             "skipped": report.skipped,
             "seconds": report.seconds,
             "seconds_saved": report.seconds_saved(),
+            "stages": [asdict(stage) for stage in report.stages()],
+            "switch": report.switch,
             "residual_bytes": report.residual_peak_bytes,
             "residual_placement": report.residual_placement,
             "outcome": report.outcome,

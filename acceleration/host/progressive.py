@@ -13,7 +13,7 @@ from ..progressive import ProgressiveReport, ProgressiveSettings
 from ..progressive.report import NAME
 from ..settings.sections import Resolved
 from .levers import SwitchedOff, argument, put, require_model
-from .live_report import send_text
+from .live_report import LiveNode
 from .progressive_run import ProgressiveRun
 from .spectra import fit_spectrum
 from .stages import PROGRESSIVE_KEY
@@ -37,8 +37,7 @@ class ProgressiveAttachment(RunLever):
         self.settings = settings
         self.note = note
         self.resolved = resolved
-        self.node_id = node_id
-        super().__init__()
+        super().__init__(LiveNode(node_id) if node_id is not None else None)
 
     def wrappers(self) -> list[tuple[str, Callable[..., Any]]]:
         """One opens and closes the run, the other makes predictions small."""
@@ -48,10 +47,11 @@ class ProgressiveAttachment(RunLever):
 
     def _open(self, sampling: Sampling) -> ProgressiveRun:
         guider, args, kwargs = sampling.guider, sampling.args, sampling.kwargs
-        return ProgressiveRun(self.settings, guider, args, kwargs, self._report())
+        listener = self.shown.listener(seldom=True) if self.shown is not None else None
+        return ProgressiveRun(self.settings, guider, args, kwargs, self._report(), listener)
 
     def _close(self, run: ProgressiveRun, finished: bool) -> None:
-        send_text(self.node_id, run.close(finished).sentence())
+        run.close(finished)
 
     def _not_opened(self, error: Exception) -> None:
         super()._not_opened(error)
@@ -103,7 +103,8 @@ def attach_progressive(
     require_model(model, NAME)
     note = fit_spectrum(model, latents) if latents is not None else ""
     if settings.mode == "off":
-        return put(model, PROGRESSIVE_KEY, SwitchedOff(NAME, settings, "mode is off"))
+        shown = LiveNode(node_id) if node_id is not None else None
+        return put(model, PROGRESSIVE_KEY, SwitchedOff(NAME, settings, "mode is off", shown))
     lever = ProgressiveAttachment(settings, node_id, resolved, note)
     # Outermost, so that caching, whichever node comes first, opens a run whose stages are known.
     return put(model, PROGRESSIVE_KEY, lever, outermost=True)

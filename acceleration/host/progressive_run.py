@@ -21,23 +21,30 @@ from ..progressive import (
     Corner,
     Kind,
     PowerLaw,
+    Predictions,
     ProgressiveReport,
     ProgressiveSettings,
-    StageReport,
     Switches,
     choose,
     switches,
 )
-from ..schedule import Stage
+from ..progressive.report import NAME
+from ..report import EvaluationRecord
+from ..sampling.listener import Listener
+from ..sampling.records import Records
+from ..schedule import Schedule, Stage
 from ..timing import Span
 from .levers import argument
-from .model import is_for_the_host, structure_of
+from .model import is_for_the_host, sampler_name, structure_of
 from .small_conditions import Conds, matched_ranges, small_conditions
 from .spectra import described_spectrum, stored_spectrum
 from .stages import STAGE_KEY, Here
 
 HANDLER = "context_handler"
 """The host's option for who evaluates a batch of conditions in pieces of its own."""
+
+ABOVE, BELOW, GIVEN_UP = "above the switch", "below the switch", "smaller size not taken"
+"""Why a prediction has its size."""
 
 OTHERS_CONDS = "another node evaluates conditions of its own making, which went at full size"
 
@@ -51,6 +58,8 @@ class ProgressiveRun:
         The host's, whose conditions have not been prepared yet.
     args, kwargs
         Of the host's OUTER_SAMPLE.
+    listener
+        Is told of every prediction and of the end.
     """
 
     def __init__(
@@ -60,6 +69,7 @@ class ProgressiveRun:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         report: ProgressiveReport,
+        listener: Listener | None = None,
     ) -> None:
         self.report = report
         self._noise: torch.Tensor = argument(args, kwargs, 0, "noise")
@@ -67,7 +77,11 @@ class ProgressiveRun:
         self._mask: torch.Tensor | None = argument(args, kwargs, 4, "denoise_mask")
         self._seed = argument(args, kwargs, 7, "seed")
         sigmas = [float(s) for s in argument(args, kwargs, 3, "sigmas", ())]
-        self._spans: list[tuple[int, Span]] = []
+        self._schedule = Schedule.from_sigmas(sigmas)
+        sampler = sampler_name(argument(args, kwargs, 2, "sampler"))
+        self._seen = Predictions(NAME, sampler=sampler, steps=self._schedule.steps, of=report)
+        self._records = Records(self._seen, listener, lambda _: self._seen.add_up())
+        self._position: float | None = None
         self._corners: dict[int, Corner] = {}
         self._conds: dict[int, Conds] = {}
         self._stages: dict[int, Stage] = {}
@@ -85,6 +99,7 @@ class ProgressiveRun:
             report.refuse(why)
         elif len(sigmas) > 1:
             self._plan(settings, patcher, sigmas)
+            self._seen.switch = report.switch
             self._given = {name: [dict(one) for one in some] for name, some in guider.conds.items()}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ProgressiveRun:
@@ -179,12 +194,13 @@ class ProgressiveRun:
         execute
             Predicts with the given options.
         """
-        span = Span(sigma.device)
+        self._records.begin()
+        span, here = Span(sigma.device), float(sigma.flatten()[0])
         if self._switches is None:
             output = execute(options)
-            self._spans.append((0, span.stop()))
+            self._add(0, here, GIVEN_UP, span)
             return output
-        level = self._switches.level(self._kind.share(float(sigma.flatten()[0])))
+        level = self._switches.level(self._kind.share(here))
         given = {
             **options,
             "transformer_options": {
@@ -195,8 +211,30 @@ class ProgressiveRun:
         if level:
             given[HANDLER] = SmallCalls(self, guider, level, options.get(HANDLER))
         output = execute(given)
-        self._spans.append((level if self._switches is not None else 0, span.stop()))
+        if self.given_up:
+            self._add(0, here, GIVEN_UP, span)
+        else:
+            self._add(level, here, ABOVE if level else BELOW, span)
         return output
+
+    def _add(self, level: int, sigma: float, reason: str, span: Span) -> None:
+        """Note a prediction that is over."""
+        self._position = at = self._schedule.locate(sigma, self._position)
+        self._records.add(
+            EvaluationRecord(
+                self._schedule.step_of(at),
+                at,
+                sigma,
+                "prediction",
+                skipped=False,
+                reason=reason,
+                diff=None,
+                seconds=0.0,
+                size=self._stages[level].name,
+                full=self._stages[level].full,
+            ),
+            span.stop(),
+        )
 
     def conditions(self, guider: Any, level: int) -> Conds:
         """The guider's conditions at a level, made when first asked for."""
@@ -266,19 +304,13 @@ class ProgressiveRun:
     def close(self, finished: bool) -> ProgressiveReport:
         """Free everything; the run's report is final."""
         self._free()
-        report = self.report
-        report.outcome = "finished" if finished else "interrupted"
-        by_level: dict[int, StageReport] = {}
-        for level in sorted(self._corners, reverse=True):
-            height, width = self._corners[level].small
-            by_level[level] = StageReport(f"{height} x {width}", False)
-        height, width = self._noise.shape[-2:] if self._noise.ndim > 3 else (0, 0)
-        by_level[0] = StageReport(f"{height} x {width}", True)
-        for level, span in self._spans:
-            by_level[level].evaluations += 1
-            by_level[level].seconds += span.seconds()
-        report.stages = [stage for stage in by_level.values() if stage.evaluations]
-        self._spans.clear()
+        report, seen = self.report, self._seen
+        report.outcome = seen.outcome = "finished" if finished else "interrupted"
+        self._records.end()
+        # The coarsest first, also where a schedule rises again.
+        sizes = [self._stages[level].name for level in sorted(self._stages, reverse=True)]
+        report.stages = sorted(seen.stages(), key=lambda stage: sizes.index(stage.size))
+        self._records.tell_end()
         return report
 
 

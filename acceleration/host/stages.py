@@ -39,6 +39,12 @@ def stage_of(options: Mapping[str, Any]) -> Stage | None:
     return None if here is None else here.stage
 
 
+def switch_of(options: Mapping[str, Any]) -> str:
+    """At which sigma a run's full size begins, and why there; empty in a run of one size."""
+    report = getattr(options.get(PROGRESSIVE_KEY), "report", None)
+    return str(getattr(report, "switch", ""))
+
+
 def gain_of(options: Mapping[str, Any]) -> float:
     """How many times faster a run is by small evaluations, as far as their sizes say."""
     run = options.get(PROGRESSIVE_KEY)

@@ -2,7 +2,7 @@
 
 from .corner import Corner, coarse_side, packed_size
 from .noise import FLOW, VARIANCE, Kind
-from .report import ProgressiveReport, StageReport
+from .report import Predictions, ProgressiveReport
 from .settings import ProgressiveSettings
 from .spectrum import PowerLaw, fit
 from .switches import Switches, choose, switches
@@ -13,9 +13,9 @@ __all__ = [
     "Corner",
     "Kind",
     "PowerLaw",
+    "Predictions",
     "ProgressiveReport",
     "ProgressiveSettings",
-    "StageReport",
     "Switches",
     "choose",
     "coarse_side",

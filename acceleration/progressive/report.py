@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..report import Report
+from ..report import Report, RunReport, StageReport, stage_lines
 
 NAME = "Progressive Resolution"
-
-
-@dataclass
-class StageReport:
-    """The evaluations at one size."""
-
-    size: str
-    full: bool
-    evaluations: int = 0
-    seconds: float = 0.0
-
-    @property
-    def each(self) -> float:
-        """Mean seconds of an evaluation."""
-        return self.seconds / self.evaluations if self.evaluations else 0.0
 
 
 @dataclass
@@ -49,11 +35,11 @@ class ProgressiveReport(Report):
 
     def speedup(self) -> float | None:
         """How many times faster than all evaluations at full size, by measured times."""
-        full = next((stage for stage in self.stages if stage.full and stage.evaluations), None)
-        if full is None or not self.coarse or not full.each:
+        saved = saved_in(self.stages)
+        if saved is None:
             return None
-        count = sum(stage.evaluations for stage in self.stages)
-        return count * full.each / sum(stage.seconds for stage in self.stages)
+        seconds = sum(stage.seconds for stage in self.stages)
+        return (seconds + saved) / seconds
 
     def sentence(self) -> str:
         """What was gained, or why nothing was, in one sentence."""
@@ -74,12 +60,7 @@ class ProgressiveReport(Report):
         lines = [self.sentence()]
         if self.switch:
             lines.append(f"Mode {self.mode}: {self.switch}.")
-        lines += [
-            f"  {stage.size}{' (full size)' if stage.full else ''}: {stage.evaluations} "
-            f"evaluations, {stage.seconds:.2f} s"
-            for stage in self.stages
-        ]
-        return lines
+        return lines + stage_lines(self.stages)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON-ready data."""
@@ -91,3 +72,30 @@ class ProgressiveReport(Report):
             "refused": self.refused,
             "speedup": self.speedup(),
         }
+
+
+def saved_in(stages: Sequence[StageReport]) -> float | None:
+    """Measured seconds that all evaluations at full size would have taken more."""
+    full = next((stage for stage in stages if stage.full and stage.evaluations), None)
+    coarse = [stage for stage in stages if not stage.full and stage.evaluations]
+    if full is None or not coarse or not full.each:
+        return None
+    return sum(stage.evaluations * full.each - stage.seconds for stage in coarse)
+
+
+@dataclass
+class Predictions(RunReport):
+    """Every prediction of a run, for who watches it; the words are those of its report."""
+
+    of: ProgressiveReport = field(default_factory=ProgressiveReport)
+
+    def add_up(self) -> None:
+        """Count its predictions only: what a sampler does between them has no size."""
+        self.seconds = sum(e.seconds for e in self.evaluations)
+
+    def seconds_saved(self) -> float | None:
+        """Measured: coarse predictions against the mean one at full size."""
+        return saved_in(self.stages())
+
+    def sentence(self) -> str:
+        return self.of.sentence()

@@ -60,7 +60,7 @@ class Switches:
         for level in range(len(self.sizes)):
             steps = [step for step, at in enumerate(levels) if at == level]
             within = max(sum(at > level for at in levels) - 1, 0)
-            found[level] = Stage(self.named(level), tuple(steps or [within]))
+            found[level] = Stage(self.named(level), tuple(steps or [within]), level == 0)
         return found
 
 

@@ -120,6 +120,7 @@ class Course:
 
     def records(self) -> Iterator[tuple[EvaluationRecord, Span]]:
         """For the report: every call of the network, and its time."""
+        stage = self.call.stage
         for number, outcome in enumerate(self.outcomes):
             decision, branch = outcome.decision, outcome.branch
             label = branch.label if branch is not None else self.call.label
@@ -135,6 +136,8 @@ class Course:
                 forecast=decision.reuse and branch is not None and branch.extrapolates,
                 threshold=decision.threshold,
                 accumulated=decision.accumulated,
+                size="" if stage is None else stage.name,
+                full=stage is None or stage.full,
             )
             yield record, outcome.span
 

@@ -66,6 +66,7 @@ class _Row:
     marks: list[str] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     reasons: list[int] = field(default_factory=list)
+    stages: list[int] = field(default_factory=list)
 
 
 class Strip:
@@ -74,6 +75,7 @@ class Strip:
     def __init__(self) -> None:
         self._rows: dict[str, _Row] = {}
         self._reasons: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
         self.step = -1
         """Furthest step begun, -1 before the first."""
 
@@ -84,16 +86,22 @@ class Strip:
         row.marks.append(skipped if record.skipped else COMPUTED)
         row.steps.append(record.step)
         row.reasons.append(self._reasons.setdefault(record.reason, len(self._reasons)))
+        row.stages.append(self._sizes.setdefault(record.size, len(self._sizes)))
         self.step = max(self.step, record.step)
 
     def as_dict(self) -> dict[str, Any]:
-        """``rows``: name, marks as one string, steps and reasons by cell; ``reasons``: phrases."""
+        """``rows``: name, marks as one string, steps and reasons by cell; ``reasons``: phrases.
+
+        In a run of several sizes also the place of each cell among ``RunReport.stages``.
+        """
+        sizes = list(self._sizes) not in ([], [""])
         rows = [
             {
                 "name": name,
                 "marks": "".join(row.marks),
                 "steps": list(row.steps),
                 "reasons": list(row.reasons),
+                "stages": list(row.stages) if sizes else [],
             }
             for name, row in self._rows.items()
         ]

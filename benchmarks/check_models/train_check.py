@@ -110,11 +110,11 @@ def call_hunyuan_video(
 RECIPES = {
     "qwen_image": Recipe(
         QWEN_IMAGE, build_qwen_image, call_qwen_image, ("transformer_blocks",),
-        shift=3.0, batch=16, steps=500, small_steps=200, seed=40,
+        shift=3.0, batch=16, steps=1600, small_steps=600, seed=40,
     ),
     "hunyuan_video": Recipe(
         HUNYUAN_VIDEO, build_hunyuan_video, call_hunyuan_video, ("double_blocks", "single_blocks"),
-        shift=6.0, batch=8, steps=350, small_steps=150, seed=50,
+        shift=6.0, batch=8, steps=1600, small_steps=800, seed=50,
     ),
 }  # fmt: skip
 

@@ -1,10 +1,10 @@
-"""Tables of the shipped plan beside simpler ones, and of Progressive Resolution at two sizes."""
+"""The table of the shipped plan beside simpler ones."""
 
 from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from table_markdown import NONE, Row, Rows, load, machine, markdown
 
@@ -77,25 +77,3 @@ def plans() -> str:
         if "plan" in ways
     ]
     return f"{markdown(head, lines, texts=4)}\n\n{machine(data)}"
-
-
-def two_sizes() -> str:
-    """The check models in ``progressive.json``."""
-    data = load("progressive")
-    rows = [row for row in data["rows"] if row["kind"] == "two sizes" and "psnr" in row]
-    ways = list(dict.fromkeys(row["way"] for row in rows))
-    schedules: dict[tuple[object, ...], dict[str, Row]] = {}
-    for row in rows:
-        key = tuple(row[name] for name in ("model", "steps", "cfg", "coarse", "plain_steps"))
-        schedules.setdefault(key, {})[row["way"]] = row
-    head = ["", "small", *(f"{way}, dB" for way in ways), "lowest band of the node, dB"]
-    lines: Sequence[list[str]] = [
-        [
-            f"{model}, {steps} steps, cfg {cfg:g}",
-            str(coarse),
-            *(f"{found[way]['psnr']:.1f}" if way in found else NONE for way in ways),
-            f"{found['node']['band']:+.2f}",
-        ]
-        for (model, steps, cfg, coarse, _), found in schedules.items()
-    ]
-    return f"{markdown(head, lines)}\n\n{machine(data)}"

@@ -25,6 +25,8 @@ import cost_tables
 import demo_tables
 import engine_tables
 import performance_tables
+import plan_tables
+import progressive_tables
 import quantize_tables
 from attention_tables import attention
 from full_size_tables import full_size
@@ -51,6 +53,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "tea-cache": demo_tables.tea_cache,
     "video": demo_tables.video,
     "quantize": quantize_tables.quantize,
+    "plans": plan_tables.plans,
+    "progressive": progressive_tables.progressive,
     "memory": demo_tables.memory,
     "overhead": cost_tables.overhead,
     "attention-overhead": cost_tables.attention_overhead,

@@ -15,9 +15,18 @@ from comfyui_server import Server
 from demo_measurement import WORKFLOW
 
 HERE = Path(__file__).parent
+SMOKE = ("test_live_report", "test_search", "test_types", "test_web_modules", "test_workflows")
+"""What the quick check runs: a page takes ten seconds of two cores to load, and most scenarios open
+one of their own. A job of its own runs all of them on a pull request."""
 SECONDS = 300
 
 Scenario = Callable[..., Any]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == HERE and item.path.stem not in SMOKE:
+            item.add_marker(pytest.mark.whole)
 
 
 def require(variable: str) -> str:

@@ -3,11 +3,13 @@
  * holds all that it needs.
  */
 
-/** What the panel shows and whether it can be read. */
+/** What the panel of a node shows, or the only one, and whether it can be read. */
 export function readPanel(node) {
   // Name of the widget in which the front end shows a node's progress text.
   const hostText = "$$node-text-preview";
-  const content = document.querySelector(".dit-live-content");
+  const own = window.app.canvas.graph.getNodeById(node)?.widgets ?? [];
+  const framed = own.find((widget) => widget.element?.classList.contains("dit-live-frame"));
+  const content = (framed?.element ?? document).querySelector(".dit-live-content");
   if (!content) return null;
   const numbers = (color) => color.match(/[\d.]+/g).slice(0, 3).map(Number);
   const scale = (color) => (color.startsWith("color(") ? 255 : 1);

@@ -117,6 +117,13 @@ await page.evaluate((seed) => {
   window.ended = 0;
   window.app.api.addEventListener("execution_success", () => (window.ended += 1));
 }, seed);
+await page.waitForTimeout(700); // Nodes 2.0 gives new nodes their size when it draws them.
+const savedSizes = () =>
+  page.evaluate(
+    (ids) => ids.map((id) => [...window.app.canvas.graph.getNodeById(id).serialize().size]),
+    Object.values(ids),
+  );
+seen.savedBefore = await savedSizes();
 seen.prompt = await page.evaluate(async () => (await window.app.graphToPrompt()).output);
 await front.command("Comfy.QueuePrompt");
 await page.waitForFunction(() => window.ended === 1, undefined, { timeout: 120_000 });
@@ -131,5 +138,6 @@ for (const [type, id] of Object.entries(ids)) {
     clip: await page.evaluate(whereNode, id),
   });
 }
+seen.savedAfter = await savedSizes();
 await front.close();
 console.log(JSON.stringify(seen));

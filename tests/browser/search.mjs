@@ -1,6 +1,7 @@
 /**
  * Asks the front end's own search for words, and its search box for one of them. Prints the names of
- * the first results of each, and the title of the node that the box has added.
+ * the first results of each, also as they would be if no name had words in brackets, which words
+ * these are, and the title of the node that the box has added.
  */
 
 import { Front } from "./page.mjs";
@@ -17,16 +18,29 @@ await page.waitForFunction(() => {
   const { $pinia } = document.querySelector("#vue-app").__vue_app__.config.globalProperties;
   return $pinia._s.get("nodeFrequency")?.isLoaded;
 });
-const found = await page.evaluate(
+const seen = await page.evaluate(
   ([words, first]) => {
     const { $pinia } = document.querySelector("#vue-app").__vue_app__.config.globalProperties;
-    const { nodeSearchService } = $pinia._s.get("nodeDef");
-    return Object.fromEntries(
-      words.map((word) => [
-        word,
-        nodeSearchService.searchNode(word, [], { limit: first }).map((def) => def.name),
-      ]),
-    );
+    const { nodeSearchService: search } = $pinia._s.get("nodeDef");
+    const defs = search.nodeFuseSearch.data;
+    const ours = defs.filter((def) => def.name.startsWith("Accel"));
+    const bare = defs.map((def) => {
+      if (!ours.includes(def)) return def;
+      const display_name = def.display_name.replace(/ \(.*$/, "");
+      return Object.assign(Object.create(Object.getPrototypeOf(def)), def, { display_name });
+    });
+    const firstOf = (service) =>
+      Object.fromEntries(
+        words.map((word) => [
+          word,
+          service.searchNode(word, [], { limit: first }).map((def) => def.name),
+        ]),
+      );
+    return {
+      found: firstOf(search),
+      withoutBrackets: firstOf(new search.constructor(bare)),
+      bracketed: ours.flatMap((def) => def.display_name.match(/\((.*)\)/)?.[1].split(", ") ?? []),
+    };
   },
   [words, first],
 );
@@ -40,4 +54,4 @@ const title = await page.evaluate(
   () => window.app.canvas.graph._nodes.find((node) => node.type.startsWith("Accel"))?.title,
 );
 await front.close();
-console.log(JSON.stringify({ found, title, errors: front.errors }));
+console.log(JSON.stringify({ ...seen, title, errors: front.errors }));

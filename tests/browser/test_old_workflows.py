@@ -13,7 +13,7 @@ from comfyui_server import Server
 from comfyui_workflow import find
 from old_workflows import EXPECTED, SAVED
 
-pytestmark = [pytest.mark.server, pytest.mark.browser, pytest.mark.whole]
+pytestmark = [pytest.mark.server, pytest.mark.browser]
 
 FIXTURES = ROOT / "tests" / "data" / "old_workflows"
 OLD = sorted(SAVED)

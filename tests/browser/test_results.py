@@ -61,6 +61,7 @@ def test_attention_backend_shows_who_computed_how_many_calls(seen: Any) -> None:
 def test_nothing_of_it_is_in_the_workflow_or_the_prompt(seen: Any) -> None:
     assert seen["prompt"] == seen["promptAfter"]
     assert seen["nodes"]["AccelCompareQuality"]["values"] == [0, 0, 0]
+    assert seen["savedAfter"] == seen["savedBefore"]
 
 
 def test_the_page_logs_no_error(seen: Any) -> None:

@@ -42,6 +42,15 @@ def test_general_words_find_performance_mode_first(seen: Any, word: str) -> None
     assert seen["found"][word][0] == PERFORMANCE
 
 
+def test_a_name_holds_words_only_where_aliases_do_not_do(seen: Any) -> None:
+    """The search ranks by names; a front end that ranks by aliases as well needs no brackets."""
+    words = seen["bracketed"]
+    assert {"speed", "sage"} <= set(words) <= set(RIGHT)
+    for word in words:
+        found = seen["withoutBrackets"][word][: 1 if word in GENERAL else FIRST]
+        assert not RIGHT[word] & set(found), word
+
+
 def test_the_search_box_adds_it_under_its_short_title(seen: Any) -> None:
     assert seen["title"] == "Performance Mode"
     assert seen["errors"] == []

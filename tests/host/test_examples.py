@@ -45,6 +45,18 @@ def test_there_is_an_example_for_every_family_and_a_comparison() -> None:
     assert set(RECIPES) <= set(NAMES)
 
 
+def test_no_two_examples_write_under_one_name() -> None:
+    """Pictures with and without a lever must not lie in one row."""
+    found = [prefix for path in EXAMPLES for prefix in prefixes(read(path))]
+    assert len(found) >= len(EXAMPLES) and len(set(found)) == len(found)
+
+
+def prefixes(workflow: dict[str, Any]) -> set[str]:
+    """Under which names a workflow writes."""
+    saving = [node for node in workflow["nodes"] if node["type"] in ("SaveImage", "SaveVideo")]
+    return {node["widgets_values"][0] for node in saving}
+
+
 @pytest.mark.every_host
 @pytest.mark.parametrize("path", EXAMPLES, ids=NAMES)
 def test_example_is_valid_against_the_nodes_of_the_server(info: dict[str, Any], path: Path) -> None:

@@ -46,6 +46,18 @@ def test_rows_of_every_model(script: ModuleType, name: str) -> None:
     assert "sdpa" in found["attention sdpa"]["said"][0]
 
 
+def test_rows_of_other_levers(script: ModuleType) -> None:
+    found = measured(
+        script, MODELS[0], "plain", "progressive fast", "progressive fast, balanced",
+        "quantize int8",
+    )  # fmt: skip
+    for name in ("progressive fast", "progressive fast, balanced"):
+        assert found[name]["coarse"] >= 1 and found[name]["share"] > 0, name
+        assert found[name]["finite"] and not found[name]["identical"]
+    assert found["quantize int8"]["finite"]
+    assert any("int8" in said for said in found["quantize int8"]["said"])
+
+
 def test_rows_that_fail_say_why(script: ModuleType) -> None:
     def fail() -> dict[str, Any]:
         raise ValueError("too wide\nand more")

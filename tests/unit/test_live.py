@@ -7,6 +7,8 @@ import pytest
 from dit_acceleration_pack.acceleration.report import EvaluationRecord, RunReport
 from dit_acceleration_pack.acceleration.sampling.listener import Guarded, Strip
 
+ONE_SIZE: dict[str, list[int]] = {"stages": []}
+
 
 def record(
     step: int, branch: str, skipped: bool, reason: str, forecast: bool = False
@@ -26,8 +28,8 @@ def test_strip_keeps_a_row_per_branch() -> None:
     strip.add(record(2, "cond", True, "below threshold", forecast=True))
     assert strip.as_dict() == {
         "rows": [
-            {"name": "cond", "marks": "crf", "steps": [0, 1, 2], "reasons": [0, 1, 1]},
-            {"name": "uncond", "marks": "cc", "steps": [0, 1], "reasons": [0, 2]},
+            {"name": "cond", "marks": "crf", "steps": [0, 1, 2], "reasons": [0, 1, 1], **ONE_SIZE},
+            {"name": "uncond", "marks": "cc", "steps": [0, 1], "reasons": [0, 2], **ONE_SIZE},
         ],
         "reasons": ["warm-up", "below threshold", "above threshold"],
         "step": 2,

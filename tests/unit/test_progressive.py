@@ -17,7 +17,6 @@ from dit_acceleration_pack.acceleration.progressive import (
     PowerLaw,
     ProgressiveReport,
     ProgressiveSettings,
-    StageReport,
     choose,
     coarse_side,
     fit,
@@ -25,6 +24,7 @@ from dit_acceleration_pack.acceleration.progressive import (
     switches,
 )
 from dit_acceleration_pack.acceleration.progressive.corner import corner_matrix, dct_matrix
+from dit_acceleration_pack.acceleration.report import StageReport
 from dit_acceleration_pack.acceleration.schedule import Stage
 
 LAW = PowerLaw(203.615097, 1.915461)
@@ -184,15 +184,15 @@ def test_stages_count_their_own_steps() -> None:
     assert len(found.shares) == 2
     between = (found.shares[0] + found.shares[1]) / 2
     stages = found.stages([1.0, 1.0, between, 0.4, 0.3])
-    assert stages[2] == Stage("16 x 16", (0, 1))
-    assert stages[1] == Stage("32 x 32", (2,))
+    assert stages[2] == Stage("16 x 16", (0, 1), False)
+    assert stages[1] == Stage("32 x 32", (2,), False)
     assert stages[0] == Stage("64 x 64", (3, 4))
     assert [stages[0].local(step) for step in (0, 3, 4, 9)] == [0, 0, 1, 1]
     # Two steps at a 16th, one at a 4th, two at full size: 5 steps for 2.375.
     assert found.gain([1.0, 1.0, between, 0.4, 0.3]) == pytest.approx(5 / 2.375)
     assert found.gain([0.4, 0.3]) == found.gain([]) == 1.0
     # No step begins at half the side, but a solver may look there in the second step.
-    assert found.stages([1.0, 1.0, 0.4])[1] == Stage("32 x 32", (1,))
+    assert found.stages([1.0, 1.0, 0.4])[1] == Stage("32 x 32", (1,), False)
     # A schedule that rises comes back to a stage.
     assert found.stages([1.0, 0.4, 1.0, 0.4])[2].steps == (0, 2)
 

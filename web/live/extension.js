@@ -2,12 +2,12 @@
 /**
  * The live report: shows on a node what its MODEL's sampling run computes and skips.
  *
- * A node gets its panel with its first run; nothing needs to know which nodes these are.
+ * A node gets its panel with its first run.
  */
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { chainOf, shownGraph } from "./graph.js";
+import { chainOf, find, shownGraph } from "./graph.js";
 import { Panel } from "./panel.js";
 import { recall, remember } from "./memory.js";
 import { addStyle } from "./style.js";
@@ -25,6 +25,15 @@ const OURS = "Accel";
 
 const LANGUAGES = ["zh", "ja"];
 
+/** Nodes whose runs have a panel, which says what the host's text of the node says. */
+const SHOWN = [
+  "AccelApplyCacheDiT",
+  "AccelApplyTeaCache",
+  "AccelAttentionBackend",
+  "AccelPerformanceMode",
+  "AccelProgressiveResolution",
+];
+
 const WIDGET = "dit_acceleration_live";
 
 const UNSEEN = "This page did not see the end of the run.";
@@ -35,9 +44,6 @@ const LOOK_MILLISECONDS = 300;
 /** By the node that shows a run, then by the execution id of the node that has it. */
 /** @type {Map<GraphNode, Map<string, Panel>>} */
 const panels = new Map();
-
-/** Ids of nodes that have told of a run since the page was opened. */
-const told = new Set();
 
 /**
  * Show a run on its node, and on every subgraph node around it, which is what people look at.
@@ -68,7 +74,6 @@ function look() {
 
 /** @param {Progress} progress */
 function receive(progress) {
-  told.add(progress.node);
   const shown = shownGraph().id;
   const workflow = progress.workflow ?? shown;
   remember(workflow, progress);
@@ -81,9 +86,10 @@ function receive(progress) {
  * @param {string} id
  */
 function dropText(id) {
-  const node = told.has(id) ? chainOf(id).at(-1) : undefined;
-  const text = node?.widgets?.find((widget) => widget.name === HOST_TEXT);
-  if (node && text) node.removeWidget?.(text);
+  const node = find(id);
+  if (!node || !SHOWN.includes(node.type)) return;
+  const text = node.widgets?.find((widget) => widget.name === HOST_TEXT);
+  if (text) node.removeWidget?.(text);
 }
 
 function restore() {
@@ -120,7 +126,7 @@ app.registerExtension({
   },
   nodeCreated(node) {
     // What is in brackets is for the search, which ranks by words of the name.
-    if (node.comfyClass?.startsWith(OURS)) node.title = node.title?.replace(/ ?[(（].*$/, "");
+    if (node.comfyClass?.startsWith(OURS)) node.title = node.title?.replace(/ \(.*$/, "");
   },
   afterConfigureGraph: restore,
 });

@@ -3,18 +3,14 @@
  * The panel on a node: counts, the strip, and the sentence.
  */
 
-import { part, takeHeight } from "./frame.js";
+import { AROUND, Frame, part } from "./frame.js";
 import { drawRow } from "./strip.js";
-import { bytes, duration, sentence, word } from "./words.js";
+import { bytes, capital, duration, sentence, translated, word } from "./words.js";
 
 /** @typedef {import("./types").Progress} Progress */
 /** @typedef {import("./types").GraphNode} GraphNode */
 
 const MOST_ROWS = 4;
-/** Pixels that the front end leaves around a DOM widget on a canvas node. */
-const MARGIN = 10;
-/** Pixels that the front end leaves between two widgets. */
-const GAP = 4;
 /** Pixels that the heading needs; new subgraph nodes are narrower. */
 const LEAST_WIDTH = 225;
 /** Pixels that stay free between the node and what lies below it. */
@@ -33,23 +29,7 @@ const LEVELS = /** @type {const} */ (["full", "brief", "line"]);
 /** Modes of a node in the front end in which it does not run. */
 const RESTING = /** @type {Record<number, string>} */ ({ 2: "muted", 4: "bypassed" });
 
-/**
- * Make a subgraph node show a widget of its own: it computes its list of those that it promotes.
- * @param {GraphNode} node
- * @param {import("./types").Widget} widget
- */
-function admit(node, widget) {
-  const known = Object.getOwnPropertyDescriptor(node, "widgets");
-  const computed = known?.get;
-  if (!node.subgraph || !computed || node.widgets?.includes(widget)) return;
-  const get = () => {
-    const others = computed.call(node) ?? [];
-    return others.includes(widget) ? others : [...others, widget];
-  };
-  Object.defineProperty(node, "widgets", { ...known, get });
-}
-
-export class Panel {
+export class Panel extends Frame {
   /**
    * @param {GraphNode[]} chain The node that runs, behind the subgraph nodes that it is in.
    * @param {GraphNode} node The one of them that shows the run.
@@ -57,47 +37,11 @@ export class Panel {
    * @param {(event: WheelEvent) => void} zoom Takes the wheel, which zooms the canvas.
    */
   constructor(chain, node, name, zoom) {
+    super(node, name, zoom, LEAST_WIDTH);
     this.chain = chain;
-    this.node = node;
-    /** How much of the node's height the panel has. */
-    this.taken = 0;
     /** Whether a person asked to see all of it, whatever lies below. */
     this.opened = false;
-    this.element = part("frame");
-    this.content = part("content");
-    this.element.append(this.content);
-    this.element.addEventListener("wheel", zoom, { passive: true });
     this.content.addEventListener("click", () => this.open());
-    // No more than it has taken, or the front end would make room for it by itself.
-    const height = () => Math.max(this.taken - GAP, 0);
-    const { size } = node;
-    const before = /** @type {[number, number]} */ ([size[0], size[1]]);
-    const widget = node.addDOMWidget(name, "DIT_LIVE", this.element, {
-      serialize: false,
-      hideOnZoom: false,
-      margin: MARGIN,
-      getMinHeight: height,
-      getMaxHeight: height,
-    });
-    // Not in the workflow either: a saved graph must not depend on this panel.
-    widget.serialize = false;
-    admit(node, widget);
-    // The front end may have made room for it; how much is ours to say.
-    this.widened = Math.max(LEAST_WIDTH - before[0], 0);
-    /** How high the node was without it. */
-    this.plain = before[1];
-    node.setSize([before[0] + this.widened, before[1]]);
-    const serialized = node.onSerialize;
-    node.onSerialize = (data) => {
-      serialized?.call(node, data);
-      // A copy, or the node in another browser, has no panel to fill the place.
-      if (data.size) data.size = [data.size[0] - this.widened, data.size[1] - this.grown()];
-    };
-    new ResizeObserver(() => this.fit()).observe(this.content);
-  }
-
-  get height() {
-    return this.content.offsetHeight + 2 * MARGIN;
   }
 
   /** @param {Progress} progress */
@@ -105,7 +49,7 @@ export class Panel {
     this.progress = progress;
     // A run in which the node had nothing to skip is told without its evaluations.
     const strip = progress.rows.length
-      ? [...rows(progress), legend(progress), gains(progress)]
+      ? [...rows(progress), legend(progress), ...stages(progress), gains(progress)]
       : [];
     const said = progress.sentence ? sentence(progress) : "";
     this.content.replaceChildren(
@@ -155,7 +99,7 @@ export class Panel {
 
   /** Show as much as there is room for above what lies below, and take that height. */
   fit() {
-    const room = this.opened ? Infinity : this.room() - 2 * MARGIN - GAP;
+    const room = this.opened ? Infinity : this.room() - AROUND;
     for (const level of LEVELS) {
       this.content.dataset.level = level;
       if (this.content.offsetHeight <= room) break;
@@ -177,24 +121,6 @@ export class Panel {
       if (!beside && top >= bottom) room = Math.min(room, top - bottom - CLEARANCE);
     }
     return room;
-  }
-
-  /** How much higher the node is because of it. */
-  grown() {
-    if (!window.LiteGraph.vueNodesMode) return this.taken;
-    return Math.min(Math.max(this.node.size[1] - this.plain, 0), this.needed());
-  }
-
-  needed() {
-    return this.content.offsetHeight ? this.height + GAP : 0;
-  }
-
-  /**
-   * Nodes 2.0 makes a node higher by itself, and often need not: where advanced inputs are hidden
-   * there is room.
-   */
-  take() {
-    takeHeight(this, window.LiteGraph.vueNodesMode ? 0 : this.needed());
   }
 }
 
@@ -238,6 +164,26 @@ function legend(progress) {
     line.append(entry);
   }
   return line;
+}
+
+/**
+ * Evaluations and seconds at each size, with the cell that stands for it, and why sizes change.
+ * @param {Progress} progress
+ */
+function stages({ stages = [], switch: why }) {
+  const lines = stages.map(({ size, full, evaluations, seconds }) => {
+    const at = size || word("full size");
+    const text = seconds
+      ? word("{0} at {1}: {2}", evaluations, at, duration(seconds))
+      : word("{0} at {1}", evaluations, at);
+    const line = part("entry", text);
+    line.prepend(part(`key dit-live-computed${full ? "" : " dit-live-small"}`));
+    return line;
+  });
+  if (!stages.length) return [];
+  const table = part("legend");
+  table.append(...lines);
+  return why ? [table, part("why", capital(translated(why)))] : [table];
 }
 
 /**

@@ -11,6 +11,8 @@ import { word } from "./words.js";
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
 const HEIGHT = 20;
+/** Share of a cell that an evaluation of a smaller latent fills: it does less, and looks it. */
+const SMALL = 0.42;
 /** Share of a cell that is left empty, while cells are wide enough for a gap to be seen. */
 const GAP = 0.18;
 const MOST_CELLS_WITH_GAP = 120;
@@ -46,7 +48,7 @@ export function drawRow(row, progress) {
   for (const [mark, kind, top] of KINDS) {
     const path = document.createElementNS(NAMESPACE, "path");
     path.setAttribute("class", `dit-live-${kind}`);
-    path.setAttribute("d", cells(marks, mark, top, gap));
+    path.setAttribute("d", cells(marks, mark, top, (cell) => width(row, progress, cell, gap)));
     svg.append(path);
   }
   const tip = document.createElementNS(NAMESPACE, "title");
@@ -60,15 +62,35 @@ export function drawRow(row, progress) {
 }
 
 /**
+ * The size of an evaluation, in a run of several.
+ * @param {Row} row
+ * @param {Progress} progress
+ * @param {number} cell
+ */
+function stageOf(row, progress, cell) {
+  return progress.stages?.[row.stages?.[cell] ?? -1];
+}
+
+/**
+ * @param {Row} row
+ * @param {Progress} progress
+ * @param {number} cell
+ * @param {number} gap
+ */
+function width(row, progress, cell, gap) {
+  return stageOf(row, progress, cell)?.full === false ? SMALL : 1 - gap;
+}
+
+/**
  * @param {string} marks
  * @param {string} mark
  * @param {number} top
- * @param {number} gap
+ * @param {(cell: number) => number} width
  */
-function cells(marks, mark, top, gap) {
+function cells(marks, mark, top, width) {
   let path = "";
   for (let i = 0; i < marks.length; i++) {
-    if (marks[i] === mark) path += `M${i} ${top}h${1 - gap}V${HEIGHT}h${gap - 1}z`;
+    if (marks[i] === mark) path += `M${i} ${top}h${width(i)}V${HEIGHT}h${-width(i)}z`;
   }
   return path;
 }
@@ -97,5 +119,8 @@ function describe(row, progress, cell) {
   if (cell < 0 || cell >= row.marks.length) return "";
   const reason = progress.reasons[row.reasons[cell]];
   const kind = word(WORDS[row.marks[cell]]);
-  return word("{0}, step {1}: {2} ({3})", row.name, row.steps[cell] + 1, kind, word(reason));
+  const step = row.steps[cell] + 1;
+  const size = stageOf(row, progress, cell)?.size;
+  if (!size) return word("{0}, step {1}: {2} ({3})", row.name, step, kind, word(reason));
+  return word("{0}, step {1} at {4}: {2} ({3})", row.name, step, kind, word(reason), size);
 }

@@ -9,6 +9,18 @@ export interface Row {
   steps: number[];
   /** Index into `Progress.reasons` of each evaluation. */
   reasons: number[];
+  /** Index into `Progress.stages` of each evaluation; empty or absent in a run of one size. */
+  stages?: number[];
+}
+
+/** The evaluations at one size. */
+export interface Stage {
+  /** Height and width of the latent; empty where it is not known. */
+  size: string;
+  /** Whether that is the sampler's size. */
+  full: boolean;
+  evaluations: number;
+  seconds: number;
 }
 
 /** What the server sends while a run goes on; see acceleration/host/live_report.py. */
@@ -33,6 +45,10 @@ export interface Progress {
   /** None for a run in which the node had nothing to skip. */
   rows: Row[];
   reasons: string[];
+  /** In order of appearance; none in a run of one size, absent in what an older version kept. */
+  stages?: Stage[];
+  /** At which sigma the full size begins, and why there. */
+  switch?: string;
   /** What is drawn as bars, by its name. */
   counts?: Record<string, number>;
   outcome: "running" | "finished" | "interrupted" | "replaced" | "switched off" | "refused";

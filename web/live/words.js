@@ -72,7 +72,14 @@ export function translated(said) {
 export function sentence(progress) {
   const text = progress.sentence.replace(`${progress.technique}: `, "");
   const said = patterns.length ? translated(text.replace(/\.$/, "")) : text;
-  // Names of inputs stay as they are.
+  return capital(said);
+}
+
+/**
+ * With a capital at the beginning; names of inputs stay as they are.
+ * @param {string} said
+ */
+export function capital(said) {
   return /^\w*_/.test(said) ? said : said.charAt(0).toUpperCase() + said.slice(1);
 }
 
