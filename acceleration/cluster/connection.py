@@ -57,7 +57,12 @@ def connect(address: str, processors: int) -> Any:
         When the address does not answer, or a connection is there to somewhere else.
     """
     require_installed()
-    # Ray reads these when it is imported.
+    loaded = sys.modules.get("ray")
+    if loaded is not None and loaded.is_initialized():
+        return loaded
+    if address:
+        _require_answer(address)
+    # Ray reads these when it is imported, so what may fail has been looked at before.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Without it Ray hides the GPUs of this very process, which decodes pictures on one.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -69,8 +74,6 @@ def connect(address: str, processors: int) -> Any:
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     import ray
 
-    if ray.is_initialized():
-        return ray
     options: dict[str, Any] = {
         "log_to_driver": False,
         "configure_logging": False,
@@ -78,7 +81,6 @@ def connect(address: str, processors: int) -> Any:
         "namespace": "dit_acceleration",
     }
     if address:
-        _require_answer(address)
         options["address"] = address
     else:
         options |= {

@@ -186,19 +186,22 @@ def test_a_hook_of_weights_is_refused(model: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_address_that_does_not_answer() -> None:
-    pytest.importorskip("ray", reason="Ray is not installed here")
-    import ray
-
-    if ray.is_initialized():
-        ray.shutdown()
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
         with pytest.raises(AccelerationError, match=r"no Ray cluster answered at .* within 10 s"):
-            cluster.connect(address, 2)
+            connection._require_answer(address)
     for odd in ("somewhere", "ray://a:1", "a:b"):
         with pytest.raises(AccelerationError, match=r"ray_address is .*host and port"):
-            cluster.connect(odd, 2)
+            connection._require_answer(odd)
+
+
+def test_an_address_in_vain_does_not_load_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray reads how it is to listen when it is imported, so a run without an address may follow."""
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    with pytest.raises(AccelerationError, match=r"ray_address is 'somewhere'"):
+        cluster.connect("somewhere", 2)
+    assert "ray" not in sys.modules
 
 
 @pytest.mark.parametrize(
