@@ -55,6 +55,22 @@ def _watch(number: int) -> Any:
     return before
 
 
+def process(rank: Any) -> int:
+    """Number of the process; called in it."""
+    return os.getpid()
+
+
+def kept(rank: Any) -> int:
+    """Bytes of all tensors but weights that live in the process it is called in."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    found = [one for one in gc.get_objects() if isinstance(one, torch.Tensor)]
+    return sum(t.nbytes for t in found if not isinstance(t, torch.nn.Parameter))
+
+
 def _is(rank: int) -> bool:
     import torch.distributed as dist
 

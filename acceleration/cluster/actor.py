@@ -16,7 +16,7 @@ class Rank:
     start
         ``environment`` (variables), ``pack`` (name and folder of this package), ``paths`` (folders
         for ``sys.path``), ``worker`` (module within the pack and class), and ``given``, the
-        worker's arguments.
+        worker's arguments beside ``address``, at which others reach this computer.
     """
 
     def __init__(self, start: dict[str, Any]) -> None:
@@ -24,6 +24,8 @@ class Rank:
         import importlib.util
         import os
         import sys
+
+        import ray
 
         os.environ.pop("PYTORCH_ALLOC_CONF", None)
         os.environ.update(start["environment"])
@@ -39,7 +41,7 @@ class Rank:
         spec.loader.exec_module(module)
         where, what = start["worker"]
         worker = getattr(importlib.import_module(f"{name}.{where}"), what)
-        self._worker = worker(**start["given"])
+        self._worker = worker(**start["given"], address=ray.util.get_node_ip_address())
 
     def do(self, name: str, *args: Any) -> Any:
         """Call a method of the worker."""

@@ -20,6 +20,10 @@ MOST_STORE, LEAST_STORE, STORE_SHARE = 4 * 2**30, 80 * 2**20, 0.8
 """Bytes of shared memory for what goes to ranks and comes back (latents, prompts and, largest,
 control), and how much of what is free they may be."""
 HERE = "127.0.0.1"
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""With which a client begins HTTP/2, Ray's protocol (RFC 9113, 3.4), and its empty settings. The
+server's first frame holds its own: ``SETTINGS`` is the kind of frame, in byte 3."""
+SETTINGS = 4
 
 
 def is_installed() -> bool:
@@ -53,17 +57,23 @@ def connect(address: str, processors: int) -> Any:
         When the address does not answer, or a connection is there to somewhere else.
     """
     require_installed()
-    # Ray reads these when it is imported.
+    loaded = sys.modules.get("ray")
+    if loaded is not None and loaded.is_initialized():
+        return loaded
+    if address:
+        _require_answer(address)
+    # Ray reads these when it is imported, so what may fail has been looked at before.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Without it Ray hides the GPUs of this very process, which decodes pictures on one.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not address:
+        # Without it Ray takes the computer's outward address in place of loopback and listens to
+        # all; what it is named after are systems on which this is how it is by itself.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         # How long Ray's own agents look for a Ray that ended with this process: a minute else.
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     import ray
 
-    if ray.is_initialized():
-        return ray
     options: dict[str, Any] = {
         "log_to_driver": False,
         "configure_logging": False,
@@ -71,10 +81,11 @@ def connect(address: str, processors: int) -> Any:
         "namespace": "dit_acceleration",
     }
     if address:
-        _require_answer(address)
         options["address"] = address
     else:
         options |= {
+            # Not one that somebody else has started on this computer.
+            "address": "local",
             "num_cpus": processors,
             "include_dashboard": False,
             "object_store_memory": _store_bytes(),
@@ -82,12 +93,21 @@ def connect(address: str, processors: int) -> Any:
         }
     try:
         ray.init(**options)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        # Ray would end this process where a cluster has gone in the meantime.
         where = f"at {address}" if address else "on this computer"
         raise AccelerationError(
             f"Ray could not be reached {where} ({_first_line(error)}): check ray_address, that "
-            "both have the same version of Ray and Python, and that /dev/shm has room."
+            "both have the same version of Ray and Python and the same RAY_AUTH_TOKEN, and that "
+            "/dev/shm has room."
         ) from error
+    if not address and ray.util.get_node_ip_address() != HERE:
+        ray.shutdown()
+        raise AccelerationError(
+            "another pack had loaded Ray, which would listen to other computers now: set the "
+            "variable RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER to 0 before ComfyUI starts, or name a "
+            "cluster in ray_address."
+        )
     return ray
 
 
@@ -100,7 +120,7 @@ def _store_bytes() -> int:
 
 
 def _require_answer(address: str) -> None:
-    """Ask for an answer first: Ray itself waits for minutes."""
+    """Ask for an answer first: Ray itself waits for minutes, also where something else answers."""
     host, _, port = address.rpartition(":")
     if address.startswith("ray://") or not host or not port.isdigit():
         raise AccelerationError(
@@ -108,13 +128,21 @@ def _require_answer(address: str) -> None:
             "192.168.0.5:6379 (ComfyUI itself must run on one of its computers)."
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), REACHED_WITHIN).close()
+        with socket.create_connection((host.strip("[]"), int(port)), REACHED_WITHIN) as line:
+            line.sendall(GREETING)
+            answer = line.recv(9)
     except OSError as error:
         raise AccelerationError(
             f"no Ray cluster answered at {address} within {REACHED_WITHIN:.0f} s "
             f"({_first_line(error)}): start one there with `ray start --head`, or leave "
             "ray_address empty."
         ) from error
+    encrypted = os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+    if not encrypted and answer[3:4] != bytes((SETTINGS,)):
+        raise AccelerationError(
+            f"what answers at {address} is no Ray cluster: give the port that `ray start --head` "
+            "has printed, mostly 6379, or leave ray_address empty."
+        )
 
 
 def gpus_of(ray: Any) -> int:

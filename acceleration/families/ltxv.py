@@ -1,6 +1,7 @@
 """LTX-Video: one stream."""
 
 from .base import IMAGE, Arg, BlockStack, Family, Tap, TeaCacheFit
+from .tokens import Along, TokenPlan
 
 FAMILY = Family(
     name="LTX-Video",
@@ -18,4 +19,15 @@ FAMILY = Family(
         ),
     ),
     choose_fit=lambda network: "ltxv",
+    split={
+        "transformer_blocks": TokenPlan(
+            (
+                Along(Arg("timestep", 3), 1, IMAGE),
+                Along(Arg("pe", 4), 1, IMAGE),
+                # Of guides with a strength of their own; a tensor in no version of the host.
+                Along(Arg("self_attention_mask", 6), -1, IMAGE),
+            ),
+            attention="attn1",
+        )
+    },
 )

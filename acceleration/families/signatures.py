@@ -76,7 +76,11 @@ def _fitted_split(split: Mapping[str, TokenPlan], network: Any) -> Mapping[str, 
             except _UnclearError:
                 if isinstance(rule, Along):
                     return {}
-        found[path] = replace(plan, rules=tuple(rules))
+        try:
+            enters = [each._replace(arg=_place(path, each.arg, forwards)) for each in plan.enters]
+        except _UnclearError:
+            return {}
+        found[path] = replace(plan, rules=tuple(rules), enters=tuple(enters))
     return found
 
 

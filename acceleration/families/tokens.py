@@ -18,7 +18,7 @@ rank, then all of the image."""
 
 
 class Along(NamedTuple):
-    """A tensor with one entry a token (or one for all) along ``dim``."""
+    """A tensor with one entry a token (or one for all) along ``dim``; in a tuple every tensor."""
 
     arg: Arg
     dim: int
@@ -65,11 +65,18 @@ class TokenPlan:
         the block's is. Other attention (to the prompt) has its keys whole on every rank.
     control
         Name of the list from which the host adds to the image stream after each block, or empty.
+    over
+        The tokens that a block's attention calls are over, in turn; further ones are as the last.
+        Empty: all that the blocks hold.
+    enters
+        Of side blocks, what the first of them is given whole.
     """
 
     rules: tuple[Rule, ...] = ()
     attention: str = ""
     control: str = ""
+    over: tuple[str, ...] = ()
+    enters: tuple[Along, ...] = ()
 
 
 Split = Mapping[str, TokenPlan]

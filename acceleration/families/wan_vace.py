@@ -3,7 +3,10 @@
 from dataclasses import replace
 
 from . import wan
-from .base import Arg, SideBlocks
+from .base import IMAGE, Arg, SideBlocks
+from .tokens import Along
+
+MAIN = wan.FAMILY.split["blocks"]
 
 FAMILY = replace(
     wan.FAMILY,
@@ -18,6 +21,11 @@ FAMILY = replace(
     ),
     resident_from_gb=60.0,
     models="Wan 2.1 VACE, Wan 2.2 VACE",
-    # Its side blocks would have to be cut with the main ones, which nothing here says.
-    split={},
+    split={
+        "blocks": MAIN,
+        "vace_blocks": replace(
+            MAIN, enters=(Along(Arg("c", 0), 1, IMAGE), Along(Arg("x", 1), 1, IMAGE))
+        ),
+    },
+    split_classes=(),
 )

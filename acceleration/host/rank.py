@@ -51,9 +51,13 @@ class RankWorker:
     ----------
     arguments
         The host's command line, as it was parsed.
+    address
+        At which other computers of the cluster reach this one.
     """
 
-    def __init__(self, rank: int, size: int, arguments: dict[str, Any]) -> None:
+    def __init__(
+        self, rank: int, size: int, arguments: dict[str, Any], address: str = "127.0.0.1"
+    ) -> None:
         import comfy.cli_args
 
         for name, value in arguments.items():
@@ -65,7 +69,7 @@ class RankWorker:
         if arguments.get("user_directory"):
             # Calibrations are there.
             folder_paths.set_user_directory(arguments["user_directory"])
-        self.rank = rank
+        self.rank, self._address = rank, address
         self._device: torch.device = comfy.model_management.get_torch_device()
         self._world = World(rank, size, self._device)
         self._models: dict[str, Any] = {}
@@ -87,8 +91,7 @@ class RankWorker:
         """Where all may meet, told by one rank."""
         if self.rank != only:
             return None
-        address = socket.gethostbyname(socket.gethostname())
-        return f"{address}:{self._world.serve(address)}"
+        return f"{self._address}:{self._world.serve(self._address)}"
 
     def join(self, place: str, generation: int, limit: float) -> None:
         self._stopped.clear()

@@ -7,6 +7,7 @@ care in which order keys come, so nothing is put in order for it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
@@ -55,6 +56,14 @@ class Layout:
             name: shares(length, ranks, grain if name == IMAGE else 1)
             for name, length in lengths.items()
         }
+
+    def of(self, tokens: str) -> Layout:
+        """The same for some of the streams: those that ``tokens`` names."""
+        if tokens == JOINED or set(self.shares) == {tokens}:
+            return self
+        some = copy.copy(self)
+        some.shares = {tokens: self.shares[tokens]}
+        return some
 
     def span(self, stream: str) -> tuple[int, int]:
         """Where this rank's tokens of a stream begin and end; nowhere in a stream that is none."""

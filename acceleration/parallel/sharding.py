@@ -18,7 +18,7 @@ import torch
 from ..attention.call import Arguments
 from ..errors import AccelerationError
 from ..families import Arg, BlockStack, Structure
-from ..families.base import IMAGE, JOINED, TEXT
+from ..families.base import IMAGE, JOINED, TEXT, blocks_at
 from ..families.tokens import Along, Count, Frames, Ranges, Rule, TokenPlan
 from .exchange import attend
 from .group import Group
@@ -105,7 +105,8 @@ class Sharding:
         self._whole_adds = {name: list(adds) for name, adds in self._control.items() if adds}
         self._layout: Layout | None = None
         self._substitutes: dict[tuple[Any, Rule], tuple[Any, Any]] = {}
-        self._over_tokens = 0
+        self._over_tokens = self._calls = 0
+        self._over: tuple[str, ...] = ()
         self._open = False
         self.attended = 0
         """Attention calls whose tokens were on several ranks."""
@@ -120,11 +121,21 @@ class Sharding:
             plan = self._structure.family.split[stack.path]
             place = _Place(stack, plan, index == 0, index == len(blocks) - 1)
             found.append((block, partial(self._block, place)))
-            if plan.attention:
-                plain = getattr(block, "_orig_mod", block)
-                inner = reduce(getattr, plan.attention.split("."), plain)
-                found.append((inner, self._attention))
+            found += self._gates_of_attention(plan, block)
+        for side in self._structure.family.side:
+            plan = self._structure.family.split[side.path]
+            for index, block in enumerate(blocks_at(network, side.path)):
+                found.append((block, partial(self._side_block, plan, index == 0)))
+                found += self._gates_of_attention(plan, block)
         return found
+
+    def _gates_of_attention(
+        self, plan: TokenPlan, block: torch.nn.Module
+    ) -> list[tuple[torch.nn.Module, Handler]]:
+        if not plan.attention:
+            return []
+        plain = getattr(block, "_orig_mod", block)
+        return [(reduce(getattr, plan.attention.split("."), plain), self._attention)]
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -153,6 +164,8 @@ class Sharding:
             return host(*args, **kwargs)
         assert self._layout is not None
         self.attended += 1
+        over = self._over[min(self._calls, len(self._over) - 1)] if self._over else ""
+        self._calls += 1
         a = Arguments.of(args, kwargs)
         rest = {k: v for k, v in kwargs.items() if k not in _GIVEN_ANEW}
         if len(args) > 5:
@@ -165,7 +178,8 @@ class Sharding:
             layouts = {"skip_reshape": heads_first, "skip_output_reshape": heads_first_out}
             return host(q, k, v, heads, mask=mask, **layouts, **rest)
 
-        return attend(a, self._layout, self._group, self._exchange, kernel)
+        layout = self._layout.of(over) if over else self._layout
+        return attend(a, layout, self._group, self._exchange, kernel)
 
     # ---------------------------------------------------------------- at the gates
 
@@ -181,12 +195,32 @@ class Sharding:
             self._scatter(place, call)
         for rule in place.plan.rules:
             self._substitute(rule, call)
+        self._over, self._calls = place.plan.over, 0
         self._over_tokens += not place.plan.attention
         try:
             output = original(*call.args, **call.kwargs)
         finally:
             self._over_tokens -= not place.plan.attention
         return self._gather(place.stack, output) if place.last else output
+
+    def _side_block(
+        self,
+        plan: TokenPlan,
+        first: bool,
+        original: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """A block beside the main ones, called when these have begun; what it gives is added to the
+        parts of the image between them."""
+        call, layout = _Call(args, kwargs), self._layout
+        assert layout is not None
+        for whole in plan.enters if first else ():
+            call.write(whole.arg, _part(whole, call.read(whole.arg), layout))
+        for rule in plan.rules:
+            self._substitute(rule, call)
+        self._over = plan.over
+        return original(*call.args, **call.kwargs)
 
     def _attention(
         self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -248,7 +282,10 @@ class Sharding:
             return
         assert layout is not None
         # The host gives every block the same; what it was is kept, so that its identity stays.
-        key = (id(value) if isinstance(value, torch.Tensor) else repr(value), rule)
+        by_identity = isinstance(value, torch.Tensor | tuple) or not isinstance(
+            rule, Ranges | Count
+        )
+        key = (id(value) if by_identity else repr(value), rule)
         if key not in self._substitutes:
             self._substitutes[key] = (_part(rule, value, layout), value)
         call.write(rule.arg, self._substitutes[key][0])
@@ -274,7 +311,15 @@ _GIVEN_ANEW = frozenset({"q", "k", "v", "heads", "mask", "skip_reshape", "skip_o
 
 def _part(rule: Rule, value: Any, layout: Layout) -> Any:
     """This rank's part of an argument."""
+    if isinstance(rule, Along) and isinstance(value, tuple):
+        found = (_part(rule, v, layout) if isinstance(v, torch.Tensor) else v for v in value)
+        return tuple(found)
     if isinstance(rule, Along):
+        if not isinstance(value, torch.Tensor):
+            raise AccelerationError(
+                f"{rule.arg.keyword} is a {type(value).__name__} here, which cannot be split along "
+                "tokens (LTX-Video: guides with a strength of their own): use split batch."
+            )
         return layout.take(value, rule.dim, rule.tokens).contiguous()
     if isinstance(rule, Ranges):
         return layout.cut(value, rule.tokens)

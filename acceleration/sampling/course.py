@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..forecasts.corrector import leave_parts
 from ..policies.base import Decision
 from ..report import EvaluationRecord
 from ..schedule import Schedule, SigmaReading, Stage
@@ -139,6 +140,26 @@ class Course:
                 full=stage is None or stage.full,
             )
             yield record, outcome.span
+
+    def corrected(self, output: Any, parts_left: Callable[[Any, int], Sequence[bool]]) -> Any:
+        """The output with what earlier skipped evaluations got wrong given back.
+
+        ``parts_left`` says, of a network and a number of parts of the latent, which of them stay.
+        """
+        branch = self.outcomes[0].branch if self.outcomes else None
+        corrector = branch.corrector if branch is not None else None
+        if corrector is None or not isinstance(output, torch.Tensor):
+            return output
+        target = self._schedule.target_of(self.position)
+        if target is None:
+            corrector.forget()
+            return output
+        skipped = any(outcome.decision.reuse for outcome in self.outcomes)
+        with self.call.mark("correction"):
+            note = corrector.skipped if skipped else corrector.computed
+            given = note(self.sigma, target, output)
+            lengths = self.call.part_lengths
+            return leave_parts(given, output, lengths, parts_left(self.call.network, len(lengths)))
 
     def leave(self) -> None:
         """Let others have the branches."""

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from ..failures import FAILED, BeginAgainError, failed_sentence, is_ours, log_failure
-from ..forecasts.corrector import leave_parts
 from ..forecasts.forecast import Streams
 from ..lack_of_memory import recovery
 from ..policies.base import Decision, RunInfo, Technique
@@ -32,6 +31,7 @@ from .gates import installed
 from .listener import Listener
 from .passes import Look
 from .records import Records
+from .side_by_side import SideBySide
 from .targets import Target, Targets
 
 log = logging.getLogger("dit_acceleration")
@@ -98,6 +98,7 @@ class SamplingRun:
         self._prediction = 0
         self._predicts = False
         self._turns: Counter[Hashable] = Counter()
+        self._side = SideBySide()
         self._targets.aim_early(network)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SamplingRun:
@@ -124,6 +125,7 @@ class SamplingRun:
     def begin_prediction(self) -> None:
         """The guider begins to predict: what is evaluated until the next time belongs together."""
         self._predicts = True
+        self._side.begin()
         self._next_prediction()
 
     def _next_prediction(self) -> None:
@@ -144,12 +146,18 @@ class SamplingRun:
         """
         if self._closed:
             return call.execute()
+        with self._side.evaluation():
+            return self._evaluate(call)
+
+    def _evaluate(self, call: Call) -> Any:
         model = Model(call.execute)
         course: Course | None = None
         try:
             self._records.begin()
             course = self._course(call)
-            output = self._corrected(course, self._run(course, model))
+            output = self._run(course, model)
+            if self._blocked_for_run is None:
+                output = course.corrected(output, self._targets.parts_left)
         except Exception as error:
             if isinstance(error, BeginAgainError) or (error is model.error and not is_ours(error)):
                 raise
@@ -176,7 +184,8 @@ class SamplingRun:
             course.leave()
             for record, span in course.records():
                 with self._lock:
-                    self._records.add(record, span)
+                    if not self._closed:  # A thread of the host may come back after that.
+                        self._records.add(record, span)
         except Exception as error:
             self.give_up(course.call.device, error)
 
@@ -282,6 +291,8 @@ class SamplingRun:
 
     def _decide(self, course: Course, look: Look, info: RunInfo) -> Streams | None:
         """Choose for one call of the network: the residual to put in place, or None."""
+        if self._closed:
+            return None
         call, number = course.call, len(course.outcomes)
         self._branches.drop_abandoned(call.device, course.position)
 
@@ -296,7 +307,8 @@ class SamplingRun:
         assert branch.policy is not None and branch.forecast is not None
         blocked = self._outside_window(course.sigma) or self._blocked(meeting, look)
         decision = branch.policy.decide(course.step_of_stage, meeting.seen, blocked)
-        if not self._peers.agree(decision.reuse) and decision.reuse:
+        alike = self._peers.agree(self._side.agree(decision.reuse))
+        if decision.reuse and not alike:
             decision = replace(decision, reuse=False, reason=say.PEER_COMPUTES)
         course.add(decision, branch)
         return branch.forecast.predict(course.position, look.signal) if decision.reuse else None
@@ -316,25 +328,6 @@ class SamplingRun:
                 continue
             with call.mark("learning"):
                 outcome.branch.learn(seen, course.step_of_stage, course.position)
-
-    def _corrected(self, course: Course, output: Any) -> Any:
-        """The output with what earlier skipped evaluations got wrong given back."""
-        branch = course.outcomes[0].branch if course.outcomes else None
-        corrector = branch.corrector if branch is not None else None
-        if corrector is None or not isinstance(output, torch.Tensor):
-            return output
-        if self._blocked_for_run is not None:
-            return output
-        target = self._schedule.target_of(course.position)
-        if target is None:
-            corrector.forget()
-            return output
-        skipped = any(outcome.decision.reuse for outcome in course.outcomes)
-        with course.call.mark("correction"):
-            note = corrector.skipped if skipped else corrector.computed
-            given = note(course.sigma, target, output)
-            left = self._targets.parts_left(course.call.network, len(course.call.part_lengths))
-            return leave_parts(given, output, course.call.part_lengths, left)
 
     def _blocked(self, meeting: Meeting, look: Look) -> str | None:
         branch = meeting.branch
@@ -386,6 +379,7 @@ class SamplingRun:
         """Free everything and return the finished report."""
         report = self.report
         self._closed = True
+        self._side.close()
         report.outcome = "finished" if finished else "interrupted"
         self._records.end()
         little = report.skipped < WORTH_EXPLAINING * max(len(report.evaluations), 1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import socket
 import sys
+import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,9 +110,7 @@ def test_quantize_model_on_the_same_model(model: Any) -> None:
     refused(model, r"Quantize Model and Split Across GPUs are on the same model.*remove one")
 
 
-@pytest.mark.parametrize(
-    "name", ["wan_vace", "wan_humo", "wan22_s2v", "wan22_animate", "aura_flow"]
-)
+@pytest.mark.parametrize("name", ["wan_humo", "wan22_s2v", "wan22_animate", "ltxav", "aura_flow"])
 def test_a_model_whose_tokens_are_not_described(name: str) -> None:
     refused(tiny(name), r"so several GPUs cannot share an evaluation of it: use", split="sequence")
 
@@ -185,19 +186,60 @@ def test_a_hook_of_weights_is_refused(model: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_address_that_does_not_answer() -> None:
-    pytest.importorskip("ray", reason="Ray is not installed here")
-    import ray
-
-    if ray.is_initialized():
-        ray.shutdown()
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
         with pytest.raises(AccelerationError, match=r"no Ray cluster answered at .* within 10 s"):
-            cluster.connect(address, 2)
+            connection._require_answer(address)
     for odd in ("somewhere", "ray://a:1", "a:b"):
         with pytest.raises(AccelerationError, match=r"ray_address is .*host and port"):
-            cluster.connect(odd, 2)
+            connection._require_answer(odd)
+
+
+def test_an_address_in_vain_does_not_load_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray reads how it is to listen when it is imported, so a run without an address may follow."""
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    with pytest.raises(AccelerationError, match=r"ray_address is 'somewhere'"):
+        cluster.connect("somewhere", 2)
+    assert "ray" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("answer", "match"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"what answers at 127.* is no Ray cluster"),
+        (b"", r"no Ray cluster answered at 127.* within 0 s"),
+    ],
+)
+def test_an_address_where_something_else_answers_or_nothing(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes, match: str
+) -> None:
+    monkeypatch.setattr(connection, "REACHED_WITHIN", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def serve() -> None:
+            line, _ = other.accept()
+            line.sendall(answer)
+            with line, contextlib.suppress(OSError):
+                line.settimeout(10)
+                while line.recv(64):
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(AccelerationError, match=match):
+            connection._require_answer(f"127.0.0.1:{other.getsockname()[1]}")
+        thread.join(10)
+
+
+def test_a_computer_of_the_cluster_that_lacks_the_model(tmp_path: Path) -> None:
+    from dit_acceleration_pack.acceleration.host.rank import RankWorker
+    from dit_acceleration_pack.acceleration.host.split_orders import Loader
+
+    gone = str(tmp_path / "model.safetensors")
+    loader = Loader("comfy.sd", "load_diffusion_model", (gone,))
+    with pytest.raises(AccelerationError, match=r"has no file .*model\.safetensors: put the model"):
+        RankWorker(1, 2, {}).load(loader)
 
 
 def test_outside_of_sampling_a_split_model_says_what_it_is(model: Any) -> None:

@@ -26,6 +26,9 @@ FEW: list[dict[str, Any]] = [
     {"family": "qwen_image", "control": True, "text_mask": [1, 1, 1, 0, 0]},
     {"family": "z_image", "batch": 3},
     {"family": "hunyuan_video_i2v", "latent": [16, 3, 6, 10]},
+    {"family": "sd3", "latent": ODD, "control": False, "cfg": 3.0},
+    {"family": "ltxv", "latent": [128, 3, 3, 5], "frame_times": True},
+    {"family": "wan_vace", "cfg": 3.0},
 ]
 MORE: list[dict[str, Any]] = [
     {"family": "flux"},
@@ -55,6 +58,9 @@ MORE: list[dict[str, Any]] = [
     {"family": "hunyuan_video15"},
     {"family": "hunyuan_image21"},
     {"family": "skyreels_i2v"},
+    {"family": "sd3", "control": True, "batch": 3},
+    {"family": "ltxv", "cfg": 3.0},
+    {"family": "wan_vace", "latent": [16, 3, 8, 8], "frame_times": True},
 ]
 
 EXCHANGES = ("keys", "ulysses")
@@ -67,6 +73,9 @@ ON_THREE = [
     {"family": "qwen_image_edit_2511", "exchange": "keys"},
     {"family": "z_image", "exchange": "ulysses"},  # 8 heads on 3 ranks
     {"family": "hunyuan_video_i2v", "exchange": "keys"},
+    {"family": "sd3", "exchange": "ulysses", "control": True},
+    {"family": "ltxv", "exchange": "keys"},
+    {"family": "wan_vace", "exchange": "ulysses"},
 ]
 MISTAKES: list[dict[str, Any]] = [
     {"family": "flux", "exchange": "keys", "mistake": "rope"},

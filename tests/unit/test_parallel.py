@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from dit_acceleration_pack.acceleration.errors import AccelerationError
-from dit_acceleration_pack.acceleration.families.base import IMAGE, JOINED, TEXT
-from dit_acceleration_pack.acceleration.families.tokens import LOCAL_TEXT
+from dit_acceleration_pack.acceleration.families.base import IMAGE, JOINED, TEXT, Arg
+from dit_acceleration_pack.acceleration.families.tokens import LOCAL_TEXT, Along
 from dit_acceleration_pack.acceleration.parallel import Layout, cut_rows, plan, shares
 from dit_acceleration_pack.acceleration.parallel.exchange import chosen
 from dit_acceleration_pack.acceleration.parallel.parcels import is_plain, packed, unpacked
 from dit_acceleration_pack.acceleration.parallel.prediction import Measured, predicted_seconds
+from dit_acceleration_pack.acceleration.parallel.sharding import _part
 
 
 def test_shares_are_even_in_whole_grains() -> None:
@@ -33,6 +34,22 @@ def test_a_rank_holds_its_text_and_then_its_image() -> None:
     assert layout.sizes == (6, 4)
     # As ranks hold them, one behind the other.
     assert layout.order(torch.device("cpu")).tolist() == [0, 1, 3, 4, 5, 6, 2, 7, 8, 9]
+
+
+def test_some_of_the_streams_lie_as_all_do() -> None:
+    layout = Layout(1, 2, {TEXT: 3, IMAGE: 7})
+    assert layout.of(JOINED).sizes == (6, 4)
+    image = layout.of(IMAGE)
+    assert image.sizes == (4, 3)
+    assert image.order(torch.device("cpu")).tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_every_tensor_of_a_tuple_is_cut_and_what_is_none_is_refused() -> None:
+    layout, rule = Layout(1, 2, {IMAGE: 5}), Along(Arg("pe", 4), 1, IMAGE)
+    tensor, word = _part(rule, (torch.arange(5).view(1, 5), False), layout)
+    assert tensor.tolist() == [[3, 4]] and word is False
+    with pytest.raises(AccelerationError, match=r"pe is a object here.*use split batch"):
+        _part(rule, object(), layout)
 
 
 def test_one_entry_for_all_tokens_stays_and_another_number_is_refused() -> None:
