@@ -25,20 +25,19 @@ function open(type) {
   $pinia._s.get("rightSidePanel").openPanel("info");
 }
 
-/** Make the panel so wide that a page of help has this width; and say what does not fit in it. */
+/** Make the docked panel so wide, and say what of the help does not fit in it. */
 function measure([selector, width]) {
   const help = document.querySelector(selector);
-  const style = help.parentElement.style;
-  style.width = style.minWidth = style.maxWidth = `${width}px`;
-  style.boxSizing = "border-box";
-  const edge = help.parentElement.getBoundingClientRect().right;
+  const panel = help.closest(".p-splitterpanel");
+  for (const name of ["flexBasis", "minWidth", "maxWidth"]) panel.style[name] = `${width}px`;
+  const edge = panel.getBoundingClientRect().right;
   const wide = [...help.querySelectorAll("*")].filter(
     (part) =>
       part.getBoundingClientRect().right > edge + 1 ||
       (part.scrollWidth > part.clientWidth + 1 && getComputedStyle(part).display !== "inline"),
   );
   return {
-    width: help.parentElement.getBoundingClientRect().width,
+    width: panel.getBoundingClientRect().width,
     heading: help.querySelector("h1")?.textContent ?? "",
     text: help.innerText,
     pictures: [...help.querySelectorAll("img")].map((image) => image.naturalWidth),
@@ -48,19 +47,12 @@ function measure([selector, width]) {
 }
 
 const seen = { errors: front.errors, pages: [] };
-await front.configure({});
-await front.load();
-const types = await page.evaluate(() =>
-  Object.keys(window.LiteGraph.registered_node_types).filter((type) => type.startsWith("Accel")),
-);
 for (const { theme, locale } of looks) {
-  await page.evaluate(
-    async ([theme, locale]) => {
-      const { setting } = window.app.extensionManager;
-      await setting.set("Comfy.ColorPalette", theme);
-      await setting.set("Comfy.Locale", locale);
-    },
-    [theme, locale],
+  await front.configure({ theme });
+  await front.setting("Comfy.Locale", locale);
+  await front.load();
+  const types = await page.evaluate(() =>
+    Object.keys(window.LiteGraph.registered_node_types).filter((type) => type.startsWith("Accel")),
   );
   for (const type of types) {
     await page.evaluate(open, type);
