@@ -156,7 +156,7 @@ seen.tabs = { before: untouched, after: await textOf(second), first: await textO
 await second.close();
 
 await front.setting("Comfy.Locale", locale);
-await front.load();
+await front.reload();
 await show();
 await page.evaluate(pretendRun, [node, {}]);
 await page.waitForTimeout(500);
