@@ -17,6 +17,8 @@ const READY_MILLISECONDS = 120_000;
 // and hosts outside, such as the one of a missing model, which are not asked here.
 const EXPECTED = [
   /404 \(Not Found\).*\/(user\.css|userdata|users|i18n|settings|internal)/,
+  // Help is asked for in the page's language first, and then without one, which is English.
+  /404 \(Not Found\).*\/docs\/\w+\/en\.md$/,
   /^ComfyApp graph accessed before initialization .*\/assets\//,
   /ERR_BLOCKED_BY_CLIENT/,
   /Content Security Policy/,

@@ -46,6 +46,33 @@ export function readPanel(node) {
   };
 }
 
+/** What the server would send of a run. The panel of the last one drawn is read. */
+export function pretendRun([node, more]) {
+  const marks = "cccccffcfffcfffcffcc";
+  const steps = [...marks].map((_, step) => step);
+  window.app.api.dispatchCustomEvent("dit_acceleration.progress", {
+    node: String(node),
+    prompt_id: "pretended",
+    workflow: window.app.rootGraph.id,
+    run: 1,
+    technique: "Cache-DiT",
+    sampler: "euler",
+    steps: 20,
+    step: 19,
+    computed: 10,
+    skipped: 10,
+    seconds: 13,
+    seconds_saved: 9.5,
+    residual_bytes: 3 * 2 ** 20,
+    residual_placement: "cpu",
+    rows: [{ name: "cond", marks, steps, reasons: steps.map(() => 0) }],
+    reasons: ["below threshold"],
+    outcome: "finished",
+    sentence: "Cache-DiT: skipped 10 of 20 evaluations, about 9.5 s of 23 s saved.",
+    ...more,
+  });
+}
+
 /** Where the node is on the page, with a little around it. */
 export function whereNode(node) {
   const margin = 14;
@@ -95,4 +122,15 @@ export function placePerformanceMode() {
   window.ended = 0;
   window.app.api.addEventListener("execution_success", () => (window.ended += 1));
   return node.id;
+}
+
+/** Take the demo's branch without acceleration out. */
+export function removeBaseline() {
+  const { graph } = window.app.canvas;
+  const fedBy = (node) => node.outputs?.flatMap((_, slot) => node.getOutputNodes(slot) ?? []) ?? [];
+  const remove = (node) => {
+    fedBy(node).forEach(remove);
+    if (graph.getNodeById(node.id)) graph.remove(node);
+  };
+  remove(graph._nodes.find((node) => node.title === "Baseline: stopwatch"));
 }

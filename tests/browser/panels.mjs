@@ -4,7 +4,7 @@
  */
 
 import { Front } from "./page.mjs";
-import { readPanel, whereNode } from "./panel.mjs";
+import { pretendRun, readPanel, whereNode } from "./panel.mjs";
 
 const [url, json] = process.argv.slice(2);
 const { vue, folder, workflow, node, blueprint } = JSON.parse(json);
@@ -12,33 +12,6 @@ const { vue, folder, workflow, node, blueprint } = JSON.parse(json);
 const front = await Front.open({ url, viewport: { width: 1100, height: 1000 }, scale: 1.5 });
 const { page } = front;
 const seen = { errors: front.errors };
-
-/** What the server would send of a run. The panel of the last one drawn is read. */
-function pretendRun([node, more]) {
-  const marks = "cccccffcfffcfffcffcc";
-  const steps = [...marks].map((_, step) => step);
-  window.app.api.dispatchCustomEvent("dit_acceleration.progress", {
-    node: String(node),
-    prompt_id: "pretended",
-    workflow: window.app.rootGraph.id,
-    run: 1,
-    technique: "Cache-DiT",
-    sampler: "euler",
-    steps: 20,
-    step: 19,
-    computed: 10,
-    skipped: 10,
-    seconds: 13,
-    seconds_saved: 9.5,
-    residual_bytes: 3 * 2 ** 20,
-    residual_placement: "cpu",
-    rows: [{ name: "cond", marks, steps, reasons: steps.map(() => 0) }],
-    reasons: ["below threshold"],
-    outcome: "finished",
-    sentence: "Cache-DiT: skipped 10 of 20 evaluations, about 9.5 s of 23 s saved.",
-    ...more,
-  });
-}
 
 async function run(id, more = {}) {
   await page.evaluate(pretendRun, [id, more]);

@@ -26,8 +26,8 @@ const seen = await page.evaluate(
     const ours = defs.filter((def) => def.name.startsWith("Accel"));
     const bare = defs.map((def) => {
       if (!ours.includes(def)) return def;
-      const display_name = def.display_name.replace(/ \(.*$/, "");
-      return Object.assign(Object.create(Object.getPrototypeOf(def)), def, { display_name });
+      const value = def.display_name.replace(/ \(.*$/, "");
+      return Object.create(def, { display_name: { value } });
     });
     const firstOf = (service) =>
       Object.fromEntries(
