@@ -20,7 +20,7 @@ PLACES = {
     "docs/several_gpus.md": {"parallel"},
     "benchmarks/README.md": {
         "full-size", "attention", "performance", "target", "quality", "tea-cache", "video",
-        "memory", "overhead", "attention-overhead", "profiler", "quantize",
+        "memory", "overhead", "attention-overhead", "profiler", "quantize", "plans", "progressive",
     },
 }  # fmt: skip
 
