@@ -135,6 +135,7 @@ def test_thresholds_neither(trick: str, lever: str, monkeypatch: pytest.MonkeyPa
     check(trick, lever, monkeypatch)
 
 
+@pytest.mark.whole
 def test_cond_and_uncond_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     with tm.split_batches(bench().model):
         check("two pictures, cfg 3", "balanced", monkeypatch)

@@ -168,6 +168,7 @@ def test_ctrl_c_stops_the_run_that_goes_on(
     assert "cancelled" in str(failure_of(server.wait(own))) and waiting(server) == []
 
 
+@pytest.mark.whole
 def test_what_cannot_run_gets_a_sentence(
     server: Server, workflow: Workflow, tmp_path: Path
 ) -> None:

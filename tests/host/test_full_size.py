@@ -46,6 +46,7 @@ def test_rows_of_every_model(script: ModuleType, name: str) -> None:
     assert "sdpa" in found["attention sdpa"]["said"][0]
 
 
+@pytest.mark.whole
 def test_rows_of_other_levers(script: ModuleType) -> None:
     found = measured(
         script, MODELS[0], "plain", "progressive fast", "progressive fast, balanced",

@@ -125,6 +125,7 @@ def locked_server(
         yield running
 
 
+@pytest.mark.whole
 def test_a_locked_server_runs_the_workflow_unaccelerated(locked_server: Server) -> None:
     workflow = Workflow(locked_server)
     graph = workflow.filled(workflow.prompts[0], 4, 1.0, STEPS)
