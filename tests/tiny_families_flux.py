@@ -127,7 +127,11 @@ FLUX: dict[str, TinyModel] = {
     # Older hosts want a pooled conditioning of every FLUX-like model.
     "flux2": TinyModel("Flux2", FLUX2_CONFIG, (128, 4, 4), pooled=16),
     "flux2_reference": TinyModel(
-        "Flux2", FLUX2_CONFIG, (128, 4, 4), extra={"reference_latents": [Noise((1, 128, 4, 6))]}
+        "Flux2",
+        FLUX2_CONFIG,
+        (128, 4, 4),
+        pooled=16,
+        extra={"reference_latents": [Noise((1, 128, 4, 6))]},
     ),
     "longcat": TinyModel(
         "LongCatImage",
