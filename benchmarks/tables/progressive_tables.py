@@ -72,7 +72,11 @@ def caching(rows: Rows) -> str:
     ]
     head = ["", "small pictures", "caching", "both", "both to small pictures, dB"]
     first = rows[0]
-    title = f"Times as fast, FLUX demo, {first['side']} a side, {first['steps']} steps"
+    coarse = next(row["coarse"] for row in rows if "coarse" in row)
+    title = (
+        f"Times as fast, FLUX demo, {first['side']} a side, {first['steps']} steps of which "
+        f"{coarse} small"
+    )
     return f"{title}\n\n{markdown(head, lines)}"
 
 

@@ -28,7 +28,7 @@ function open(type) {
 /** Make the docked panel so wide, and say what of the help does not fit in it. */
 function measure([selector, width]) {
   const help = document.querySelector(selector);
-  const panel = help.closest(".p-splitterpanel");
+  const panel = help.closest(".p-splitterpanel, [data-panel]") ?? help.parentElement;
   for (const name of ["flexBasis", "minWidth", "maxWidth"]) panel.style[name] = `${width}px`;
   const edge = panel.getBoundingClientRect().right;
   const wide = [...help.querySelectorAll("*")].filter(
