@@ -384,6 +384,7 @@ def demo_latent(model: Any, prompt: str) -> torch.Tensor:
         )
 
 
+@pytest.mark.whole
 @pytest.mark.slow
 @pytest.mark.parametrize("calibrator", ["blend", *whole(["none", "taylorseer", "trajectory"])])
 def test_on_the_demo_model_every_storage_stays_near_gpu_storage(calibrator: str) -> None:

@@ -243,6 +243,7 @@ def test_the_report_says_once_where_its_settings_come_from(
     assert "Settings:" not in mode_report(plain).text()
 
 
+@pytest.mark.whole
 def test_long_videos_are_compiled_in_speed_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a stand-in for the compiler's backend, which runs the graphs as they are."""
     from comfy_api import torch_helpers

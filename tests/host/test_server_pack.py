@@ -155,6 +155,7 @@ def test_demo_workflow_runs_over_http(workflow: Workflow) -> None:
     assert 30 < demo_figure.psnr(fast.latent, full.latent, peak) < demo_figure.BEST_PSNR
 
 
+@pytest.mark.whole
 def test_threshold_zero_changes_no_bit(workflow: Workflow) -> None:
     never = Setting(APPLY, {"residual_diff_threshold": 0.0})
     full, same = workflow.pair(workflow.prompts[1], 2, CFG, STEPS, never)
