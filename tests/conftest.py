@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from whole import one_case_each
 
 from comfyui_environment import (
     NEWEST,
@@ -121,7 +122,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--one-case"):
-        leave_one_case(config, items)
+        items[:], rest = one_case_each(items)
+        config.hook.pytest_deselected(items=rest)
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_items:
         return
@@ -132,18 +134,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     skip = pytest.mark.skip(reason="needs a CUDA device and tests/run.py --gpu")
     for item in gpu_items:
         item.add_marker(skip)
-
-
-def leave_one_case(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of every test the first case that the markers asked for have left."""
-    seen: set[str] = set()
-    left, rest = [], []
-    for item in items:
-        test = item.nodeid.partition("[")[0]
-        (rest if test in seen else left).append(item)
-        seen.add(test)
-    items[:] = left
-    config.hook.pytest_deselected(items=rest)
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ class AttentionAttachment(RunLever):
         self.resolved = resolved
         self.replaced: str | None = None
         self.node_id = node_id
-        super().__init__(LiveNode(node_id) if node_id is not None else None)
+        super().__init__(LiveNode.of(node_id))
 
     @property
     def changes_pictures(self) -> bool:

@@ -66,7 +66,7 @@ class CachingAttachment(RunLever):
         self.resolved = resolved
         self.second = second
         self.replaced: str | None = None
-        super().__init__(LiveNode(node_id) if node_id is not None else None)
+        super().__init__(LiveNode.of(node_id))
 
     @property
     def name(self) -> str:

@@ -48,6 +48,11 @@ class LiveNode:
         self._prompt: str | None = None
         self._runs = 0
 
+    @classmethod
+    def of(cls, node_id: str | None) -> LiveNode | None:
+        """The node with an id; None for a MODEL that no node of a graph made."""
+        return None if node_id is None else cls(node_id)
+
     def tell(self, report: RunReport, counts: dict[str, int] | None = None) -> None:
         """Show what there is to say of a run whose evaluations are not this node's.
 

@@ -57,7 +57,7 @@ class PerformanceAttachment(RunLever):
         """The attention lever that this mode put on the model."""
         self.kept: Lever | None = None
         """The caching lever that another node had set before."""
-        super().__init__(LiveNode(node_id) if node_id is not None else None)
+        super().__init__(LiveNode.of(node_id))
         self._compile: Callable[..., Any] | None = None
         self._weights = ""
 

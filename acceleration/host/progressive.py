@@ -37,7 +37,7 @@ class ProgressiveAttachment(RunLever):
         self.settings = settings
         self.note = note
         self.resolved = resolved
-        super().__init__(LiveNode(node_id) if node_id is not None else None)
+        super().__init__(LiveNode.of(node_id))
 
     def wrappers(self) -> list[tuple[str, Callable[..., Any]]]:
         """One opens and closes the run, the other makes predictions small."""
@@ -103,8 +103,8 @@ def attach_progressive(
     require_model(model, NAME)
     note = fit_spectrum(model, latents) if latents is not None else ""
     if settings.mode == "off":
-        shown = LiveNode(node_id) if node_id is not None else None
-        return put(model, PROGRESSIVE_KEY, SwitchedOff(NAME, settings, "mode is off", shown))
+        off = SwitchedOff(NAME, settings, "mode is off", LiveNode.of(node_id))
+        return put(model, PROGRESSIVE_KEY, off)
     lever = ProgressiveAttachment(settings, node_id, resolved, note)
     # Outermost, so that caching, whichever node comes first, opens a run whose stages are known.
     return put(model, PROGRESSIVE_KEY, lever, outermost=True)

@@ -195,30 +195,29 @@ class ProgressiveRun:
             Predicts with the given options.
         """
         self._records.begin()
-        span, here = Span(sigma.device), float(sigma.flatten()[0])
-        if self._switches is None:
-            output = execute(options)
-            self._add(0, here, GIVEN_UP, span)
-            return output
-        level = self._switches.level(self._kind.share(here))
-        given = {
-            **options,
-            "transformer_options": {
-                **options.get("transformer_options", {}),
-                STAGE_KEY: Here(self._stages[level], sigma),
-            },
-        }
+        span, here, level = Span(sigma.device), float(sigma.flatten()[0]), 0
+        if self._switches is not None:
+            level = self._switches.level(self._kind.share(here))
+            options = {
+                **options,
+                "transformer_options": {
+                    **options.get("transformer_options", {}),
+                    STAGE_KEY: Here(self._stages[level], sigma),
+                },
+            }
         if level:
-            given[HANDLER] = SmallCalls(self, guider, level, options.get(HANDLER))
-        output = execute(given)
-        if self.given_up:
-            self._add(0, here, GIVEN_UP, span)
-        else:
-            self._add(level, here, ABOVE if level else BELOW, span)
+            options[HANDLER] = SmallCalls(self, guider, level, options.get(HANDLER))
+        output = execute(options)
+        try:
+            self._add(level, here, span)
+        except Exception as error:
+            # The picture does not depend on who watches it.
+            log_failure(error)
         return output
 
-    def _add(self, level: int, sigma: float, reason: str, span: Span) -> None:
-        """Note a prediction that is over."""
+    def _add(self, level: int, sigma: float, span: Span) -> None:
+        """Note a prediction that is over; it went at full size where the level was given up."""
+        level, reason = (0, GIVEN_UP) if self.given_up else (level, ABOVE if level else BELOW)
         self._position = at = self._schedule.locate(sigma, self._position)
         self._records.add(
             EvaluationRecord(

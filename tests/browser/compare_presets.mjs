@@ -4,7 +4,7 @@
  */
 
 import { Front } from "./page.mjs";
-import { placePerformanceMode } from "./panel.mjs";
+import { placePerformanceMode, removeBaseline } from "./panel.mjs";
 
 const [url, json] = process.argv.slice(2);
 const { vue, theme, folder, steps, seed, workflow } = JSON.parse(json);
@@ -56,6 +56,7 @@ await front.show(workflow);
 await page.waitForFunction(
   () => window.app.canvas.graph?.findNodesByType("AccelApplyCacheDiT").length,
 );
+await page.evaluate(removeBaseline);
 const node = await page.evaluate(placePerformanceMode);
 await front.focus(node, 1);
 await setUp(steps);

@@ -4,7 +4,7 @@
  */
 
 import { Front } from "./page.mjs";
-import { placePerformanceMode, whereNode } from "./panel.mjs";
+import { placePerformanceMode, removeBaseline, whereNode } from "./panel.mjs";
 
 const [url, json] = process.argv.slice(2);
 const { vue, theme, folder, seed, steps, workflow } = JSON.parse(json);
@@ -14,9 +14,13 @@ const front = await Front.open({ url, viewport: { width: 1200, height: 1000 }, s
 const { page } = front;
 const seen = { errors: front.errors };
 
-/** The badges' texts of a node. */
+/** The badges' texts of a node; ours stands in the header in Nodes 2.0. */
 function badges(id) {
   const node = window.app.canvas.graph.getNodeById(id);
+  if (window.LiteGraph.vueNodesMode) {
+    const shown = document.querySelectorAll(`[data-testid="node-header-${id}"] .dit-live-gained`);
+    return [...shown].map((badge) => badge.textContent);
+  }
   return node.badges.map((badge) => (badge.call ? badge() : badge).text).filter(Boolean);
 }
 
@@ -46,6 +50,11 @@ async function run(approximation, seed) {
   await page.waitForTimeout(900);
 }
 
+async function readBadges() {
+  await page.waitForTimeout(700); // The header is looked at twice a second.
+  return page.evaluate(badges, node);
+}
+
 const press = () =>
   page.evaluate((node) => {
     const { widgets } = window.app.canvas.graph.getNodeById(node);
@@ -67,6 +76,7 @@ await front.show(workflow);
 await page.waitForFunction(
   () => window.app.canvas.graph?.findNodesByType("AccelApplyCacheDiT").length,
 );
+await page.evaluate(removeBaseline);
 const node = await page.evaluate(placePerformanceMode);
 seen.ofNew = await page.evaluate(
   (node) =>
@@ -74,7 +84,7 @@ seen.ofNew = await page.evaluate(
   node,
 );
 await front.focus(node, 1.2);
-seen.badgeBefore = await page.evaluate(badges, node);
+seen.badgeBefore = await readBadges();
 seen.values = await page.evaluate(
   (node) => window.app.canvas.graph.getNodeById(node).serialize().widgets_values,
   node,
@@ -87,9 +97,9 @@ seen.plannedFor = await page.locator(".dit-live-presets + .dit-live-sentence").t
 await page.waitForTimeout(1500); // The node grows in the next drawn frames.
 await picture("outlook_before");
 await run("off", seed);
-seen.badgeOff = await page.evaluate(badges, node);
+seen.badgeOff = await readBadges();
 await run("fast", seed);
-seen.badge = await page.evaluate(badges, node);
+seen.badge = await readBadges();
 seen.measured = await page.evaluate(presets);
 seen.measuredFor = await page.locator(".dit-live-presets + .dit-live-sentence").textContent();
 await picture("outlook_after");
@@ -101,7 +111,7 @@ seen.titleShown = await page.evaluate(
 await front.reload();
 await page.waitForSelector(".dit-live-sentence", { timeout: 240_000 });
 await front.focus(node, 1.2);
-seen.badgeReloaded = await page.evaluate(badges, node);
+seen.badgeReloaded = await readBadges();
 await press();
 await page.waitForSelector(".dit-live-presets");
 seen.reloaded = await page.evaluate(presets);
@@ -110,11 +120,11 @@ seen.closed = await page.locator(".dit-live-presets").count();
 
 await front.command("ditAcceleration.toggle");
 seen.toggled = await modes();
-seen.badgeBypassed = await page.evaluate(badges, node);
+seen.badgeBypassed = await readBadges();
 await front.command("ditAcceleration.toggle");
 seen.toggledBack = await modes();
 
-seen.replaced = await page.evaluate(
+await page.evaluate(
   ([node]) => {
     const { graph } = window.app.canvas;
     const mode = graph.getNodeById(node);
@@ -122,10 +132,10 @@ seen.replaced = await page.evaluate(
     other.pos = [mode.pos[0], mode.pos[1] + 600];
     graph.add(other);
     mode.connect(0, other, 0);
-    return mode.badges.map((badge) => (badge.call ? badge() : badge).text).filter(Boolean);
   },
   [node],
 );
+seen.replaced = await readBadges();
 
 await page.evaluate(() => window.app.extensionManager.setting.set("DiTAcceleration.Panels", false));
 await page.waitForTimeout(500);

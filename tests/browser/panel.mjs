@@ -96,18 +96,9 @@ export function whereNode(node) {
   };
 }
 
-/**
- * Put Performance Mode into the demo in the place of its caching node, and take the branch without
- * acceleration out; the new node's id.
- */
+/** Put Performance Mode into the demo in the place of its caching node; the new node's id. */
 export function placePerformanceMode() {
   const { graph } = window.app.canvas;
-  const fedBy = (node) => node.outputs?.flatMap((_, slot) => node.getOutputNodes(slot) ?? []) ?? [];
-  const remove = (node) => {
-    fedBy(node).forEach(remove);
-    if (graph.getNodeById(node.id)) graph.remove(node);
-  };
-  remove(graph._nodes.find((node) => node.title === "Baseline: stopwatch"));
   const [caching] = graph.findNodesByType("AccelApplyCacheDiT");
   const node = window.LiteGraph.createNode("AccelPerformanceMode");
   node.pos = [...caching.pos];

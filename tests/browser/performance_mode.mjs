@@ -4,7 +4,7 @@
  */
 
 import { Front } from "./page.mjs";
-import { placePerformanceMode, readPanel, whereNode } from "./panel.mjs";
+import { placePerformanceMode, readPanel, removeBaseline, whereNode } from "./panel.mjs";
 
 const [url, json] = process.argv.slice(2);
 const { approximations, steps, folder, workflow } = JSON.parse(json);
@@ -55,6 +55,7 @@ await front.show(workflow);
 await page.waitForFunction(
   () => window.app.canvas.graph?.findNodesByType("AccelApplyCacheDiT").length,
 );
+await page.evaluate(removeBaseline);
 const node = await page.evaluate(placePerformanceMode);
 await front.focus(node, 1.3);
 for (const [index, approximation] of approximations.entries()) {

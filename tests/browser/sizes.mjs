@@ -4,7 +4,7 @@
  */
 
 import { Front } from "./page.mjs";
-import { placePerformanceMode, readPanel, whereNode } from "./panel.mjs";
+import { placePerformanceMode, readPanel, removeBaseline, whereNode } from "./panel.mjs";
 
 const [url, json] = process.argv.slice(2);
 const { vue, theme, folder, steps, seed, workflow } = JSON.parse(json);
@@ -69,6 +69,7 @@ await front.show(workflow);
 await page.waitForFunction(
   () => window.app.canvas.graph?.findNodesByType("AccelApplyCacheDiT").length,
 );
+await page.evaluate(removeBaseline);
 const mode = await page.evaluate(placePerformanceMode);
 const sizes = await page.evaluate(placeSizes, [mode, steps, seed]);
 await front.focus(mode, 0.9);

@@ -11,7 +11,7 @@ import pytest
 
 from comfyui_environment import ROOT
 
-pytestmark = [pytest.mark.server, pytest.mark.browser, pytest.mark.whole]
+pytestmark = [pytest.mark.server, pytest.mark.browser]
 
 PAGES = sorted(path.stem for path in (ROOT / "web" / "docs").glob("*.md"))
 WIDTH = 250

@@ -14,7 +14,7 @@ from typing import Any
 import looks
 import pytest
 
-pytestmark = [pytest.mark.server, pytest.mark.browser, pytest.mark.whole]
+pytestmark = [pytest.mark.server, pytest.mark.browser]
 
 NODE = 12
 SPOKEN = {"zh": "第 20 步，共 20 步", "ja": "ステップ 20 / 20"}

@@ -15,6 +15,7 @@ from whole import first
 
 from dit_acceleration_pack.acceleration import host
 from dit_acceleration_pack.acceleration.progressive import FLOW, Corner
+from dit_acceleration_pack.acceleration.schedule import Schedule
 
 pytestmark = pytest.mark.every_host
 
@@ -252,6 +253,17 @@ def test_a_noise_mask_protects_the_picture(differential: bool) -> None:
 
 class BlockError(Exception):
     """Raised in a block."""
+
+
+def test_the_picture_does_not_depend_on_who_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = attach(tm.make_model("flux"))
+    watched = run(quick)
+
+    def fails(*_: Any) -> float:
+        raise ValueError("no such place")
+
+    monkeypatch.setattr(Schedule, "locate", fails)
+    assert torch.equal(run(quick), watched)
 
 
 def cancel() -> BaseException:

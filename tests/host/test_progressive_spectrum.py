@@ -11,6 +11,7 @@ import torch
 from progressive_runs import LATENTS, attach, report_of, run
 
 from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.host.spectra import stored_spectrum
 from dit_acceleration_pack.acceleration.progressive import fit
 
 
@@ -58,6 +59,15 @@ def test_it_is_that_of_the_latents_as_the_model_sees_them(folder: Path) -> None:
     law = fit(model.model.process_latent_in(latents["samples"]))
     (path,) = folder.glob("spectrum_*.json")
     assert f'"A": {law.A}' in path.read_text() and f'"beta": {law.beta}' in path.read_text()
+
+
+def test_it_counts_for_latents_of_any_size(folder: Path) -> None:
+    model = tm.make_model("flux")
+    attach(model, mode="fast", latents=pictures("flux", side=64))
+    law = fit(model.model.process_latent_in(pictures("flux", side=64)["samples"]))
+    half = stored_spectrum(model, (1, 16, 32, 32))
+    assert half is not None and half.beta == pytest.approx(law.beta)
+    assert pytest.approx(law.A * 0.5**law.beta) == half.A
 
 
 def test_few_pictures_are_said_to_be_few() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from whole import one_case_each
 
 import run
 from comfyui_builder import HOSTS, LATEST, NEWEST
@@ -88,6 +90,13 @@ def test_the_quick_check_takes_one_case_on_the_oldest(
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
     assert run.main() == 0
     assert seen[NEWEST] is False and seen[OLDEST] is few
+
+
+def test_one_case_is_the_first_that_is_left() -> None:
+    given = [SimpleNamespace(nodeid=name) for name in ("a::t[1]", "a::t[2]", "b::t[2]", "a::u")]
+    left, rest = one_case_each(given)
+    assert [item.nodeid for item in left] == ["a::t[1]", "b::t[2]", "a::u"]
+    assert [item.nodeid for item in rest] == ["a::t[2]"]
 
 
 def test_the_check_on_a_newer_comfyui_says_so_in_its_title(
