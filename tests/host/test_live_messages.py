@@ -82,9 +82,7 @@ def test_every_node_together_sends_few_messages(sent: Sent) -> None:
     assert len(of(sent, "mode")) == 6 and len(of(sent, "sizes")) == 3
 
 
-@pytest.mark.parametrize(
-    ("seconds", "every"), [(0.1, 4), (4.9, 4), (7.0, 3), (15.0, 2), (60.0, 1)]
-)
+@pytest.mark.parametrize(("seconds", "every"), [(0.1, 4), (4.9, 4), (7.0, 3), (15.0, 2), (60.0, 1)])
 def test_a_slow_run_is_told_of_sooner(
     sent: Sent, clock: SimpleNamespace, seconds: float, every: int
 ) -> None:
