@@ -4,6 +4,7 @@
  */
 
 import { AROUND, Frame, part } from "./frame.js";
+import { rankTable } from "./ranks.js";
 import { drawRow } from "./strip.js";
 import { bytes, capital, duration, sentence, translated, word } from "./words.js";
 
@@ -56,6 +57,7 @@ export class Panel extends Frame {
       this.heading(progress),
       ...strip,
       ...bars(progress),
+      ...rankTable(progress),
       ...(said ? [part("sentence", said)] : []),
     );
     this.content.title = said;
