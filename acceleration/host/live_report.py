@@ -172,6 +172,7 @@ class LiveRun:
             "skipped": report.skipped,
             "seconds": report.seconds,
             "seconds_saved": report.seconds_saved(),
+            "promised": report.promised,
             "stages": [asdict(stage) for stage in report.stages()],
             "switch": report.switch,
             "residual_bytes": report.residual_peak_bytes,

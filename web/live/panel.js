@@ -207,9 +207,15 @@ function bars({ counts = {} }) {
 function gains(progress) {
   const found = [];
   const { seconds, seconds_saved: saved, residual_bytes: held } = progress;
+  const planned = progress.promised ?? 0;
   if (saved !== null && saved > 0) {
     const times = ((seconds + saved) / seconds).toFixed(2);
-    found.push(word("{0} saved", duration(saved)), word("{0}× as fast", times));
+    found.push(word("{0} saved", duration(saved)));
+    found.push(
+      planned > 1
+        ? word("{0}× as fast, planned {1}×", times, planned.toFixed(2))
+        : word("{0}× as fast", times),
+    );
   }
   if (held) found.push(word("{0} on {1}", bytes(held), progress.residual_placement));
   return part("gains", found.join(" · "));

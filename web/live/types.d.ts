@@ -55,6 +55,7 @@ export interface Progress {
   skipped: number;
   seconds: number;
   seconds_saved: number | null;
+  promised?: number;
   residual_bytes: number;
   residual_placement: string;
   /** None for a run in which the node had nothing to skip. */
