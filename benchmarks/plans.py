@@ -7,6 +7,8 @@ compared with the full run of the same noise:
 - ``plan``: what Performance Mode does when it may compute so many;
 - ``uniform``: evenly spread over the steps, the first and the last among them;
 - ``lengths``: evenly spread over the plan's own lengths of steps, with no dynamic programming;
+- ``recorded``, ``spectrum``, ``average velocity``: the rivals of ``rivals.py``, the first one with
+  the pack's own forecast and a plan from runs of two other seeds;
 - ``plain``: plain sampling with so many steps.
 
 ``psnr`` is the mean over the pictures, on the latents (peak: range of the full run's latent),
@@ -21,18 +23,25 @@ a busy machine does no harm. ``--quick`` measures fewer counts and pictures.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import checks
 import harness
 import performance
+import rivals
+
+if TYPE_CHECKING:
+    import torch
 
 FIRST_SEED = 4000
+RECORDED_SEEDS = (9000, 9001)
+"""Of the runs that ``recorded`` and ``average velocity`` plan by, a prompt each."""
 DEMOS: Mapping[str, Callable[[], Any]] = {**checks.CHECKS, **performance.DEMOS}
 PICTURES, QUICK_PICTURES = 16, 8
 FEWEST = 6
@@ -62,28 +71,25 @@ def by_length(lengths: Sequence[float], count: int) -> set[int]:
 
 
 SPREADS: dict[str, Choose] = {"uniform": uniform, "lengths": by_length}
-WAYS = ("plan", *SPREADS, "plain")
+RECORDED, SPECTRUM, AVERAGE = "recorded", "spectrum", "average velocity"
+WAYS = ("plan", *SPREADS, RECORDED, SPECTRUM, AVERAGE, "plain")
 
 
-def spread(choose: Choose, count: int) -> Any:
+def chosen_steps(steps: set[int]) -> Any:
     """A technique that computes chosen steps, in all else as Performance Mode."""
     from dit_acceleration_pack.acceleration.policies.base import Decision, Policy
     from dit_acceleration_pack.acceleration.policies.cost import FIRST_BLOCKS
-    from dit_acceleration_pack.acceleration.policies.plan import step_lengths
     from dit_acceleration_pack.acceleration.policies.planned import Planned
 
     class Chosen(Policy):
         first_blocks = FIRST_BLOCKS
 
-        def __init__(self, steps: set[int]) -> None:
-            self.steps = steps
-
         def decide(self, step: int, seen: Any, blocked: str | None) -> Decision:
-            return Decision(blocked is None and step not in self.steps, blocked or "planned")
+            return Decision(blocked is None and step not in steps, blocked or "planned")
 
     class Spread(Planned):
         def open(self, info: Any) -> Policy:  # type: ignore[override]
-            return Chosen(choose(step_lengths(info.schedule.within), count))
+            return Chosen()
 
     return Spread(1.0, "a benchmark's", strict=True)
 
@@ -109,15 +115,70 @@ class Bench:
             (prompts[i % len(prompts)], FIRST_SEED + i // len(prompts)) for i in range(pictures)
         ]
         self.full: dict[tuple[str, int, float], list[Any]] = {}
+        self.known_costs: dict[tuple[str, str, int, float], torch.Tensor] = {}
 
-    def model_for(self, way: str, count: int, steps: int) -> Any:
+    def sigmas(self, steps: int) -> list[float]:
+        import comfy.samplers
+
+        sampling = self.demo.model.get_model_object("model_sampling")
+        found = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
+        return [float(sigma) for sigma in found]
+
+    def steps_of(self, way: str, count: int, sampler: str, steps: int, cfg: float) -> set[int]:
+        """Which steps a way computes whose plan is known before the run."""
+        from dit_acceleration_pack.acceleration.policies.plan import step_lengths
+
+        if way in SPREADS:
+            return SPREADS[way](step_lengths(self.sigmas(steps)), count)
+        if way == SPECTRUM:
+            return rivals.growing_windows(steps, count)
+        return rivals.shortest_path(self.costs(way, sampler, steps, cfg), count)
+
+    def costs(self, way: str, sampler: str, steps: int, cfg: float) -> torch.Tensor:
+        """What gaps cost by the runs that are recorded for it."""
         from dit_acceleration_pack.acceleration import host
 
-        model = self.demo.model
-        if way == "plain":
-            return model
-        technique = planned(model, count, steps) if way == "plan" else spread(SPREADS[way], count)
-        return host.attach(model, technique)
+        key = (way, sampler, steps, cfg)
+        if key not in self.known_costs:
+            residuals: list[rivals.Recording] = []
+            paths: list[Any] = []
+            for prompt, seed in zip(self.demo.prompts, RECORDED_SEEDS, strict=False):
+                found: list[rivals.Recording] = []
+                model, path = rivals.watched(self.demo.model)
+                model = host.attach(model, chosen_steps(set(range(steps))))
+                with rivals.forecasts(rivals.recording(found)):
+                    self.demo.sample(model, prompt, seed, cfg, steps, sampler)
+                residuals += found
+                paths.append(path)
+            sigmas = self.sigmas(steps)
+            self.known_costs[RECORDED, sampler, steps, cfg] = rivals.gap_costs(residuals, sigmas)
+            self.known_costs[AVERAGE, sampler, steps, cfg] = rivals.leap_costs(paths, sigmas)
+        return self.known_costs[key]
+
+    def samples(
+        self, way: str, count: int, sampler: str, steps: int, cfg: float
+    ) -> Iterator[tuple[Any, float]]:
+        """What a way makes of every picture, and how many evaluations it computed."""
+        from dit_acceleration_pack.acceleration import host
+
+        model, own = self.demo.model, steps
+        with contextlib.ExitStack() as stack:
+            if way == "plain":
+                own = count
+            elif way == "plan":
+                model = host.attach(model, planned(model, count, steps))
+            else:
+                chosen = self.steps_of(way, count, sampler, steps, cfg)
+                if way == AVERAGE:
+                    sampler = rivals.register(rivals.leaping(sorted(chosen)))
+                else:
+                    model = host.attach(model, chosen_steps(chosen))
+            if way == SPECTRUM:
+                stack.enter_context(rivals.forecasts(rivals.spectrum(steps)))
+            for run in self.runs:
+                sample = self.demo.sample(model, *run, cfg, own, sampler)
+                skips = way not in ("plain", AVERAGE)
+                yield sample, harness.report_of(model).computed if skips else sample.evaluations
 
     def baseline(self, sampler: str, steps: int, cfg: float) -> list[Any]:
         key = (sampler, steps, cfg)
@@ -129,16 +190,16 @@ class Bench:
         return self.full[key]
 
     def row(self, way: str, count: int, sampler: str, steps: int, cfg: float) -> Row:
-        model = self.model_for(way, count, steps)
-        own = count if way == "plain" else steps
         near, alike, computed = [], [], []
-        for run, full in zip(self.runs, self.baseline(sampler, steps, cfg), strict=True):
-            sample = self.demo.sample(model, *run, cfg, own, sampler)
+        pairs = zip(
+            self.samples(way, count, sampler, steps, cfg),
+            self.baseline(sampler, steps, cfg),
+            strict=True,
+        )
+        for (sample, spent), full in pairs:
             near.append(harness.psnr(full, sample.latent))
             alike.append(harness.ssim(self.demo.picture(full), self.demo.picture(sample.latent)))
-            computed.append(
-                sample.evaluations if way == "plain" else harness.report_of(model).computed
-            )
+            computed.append(spent)
         worst = min(range(len(near)), key=near.__getitem__)
         prompt, seed = self.runs[worst]
         return {

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -353,6 +354,20 @@ class Everywhere:
         self.ended = True
 
 
+def page_that_is_told(told: list[dict[str, Any]]) -> Any:
+    """A page in the place of one that watches the host; every message is added to ``told``."""
+    from dit_acceleration_pack.acceleration.host import live_report
+
+    server = SimpleNamespace(
+        client_id="page",
+        last_prompt_id="prompt",
+        prompt_queue=SimpleNamespace(get_current_queue_volatile=lambda: ([], [])),
+        send_sync=lambda _event, data, _client: told.append(data),
+        send_progress_text=lambda *_: None,
+    )
+    return mock.patch.object(live_report, "running_server", lambda: server)
+
+
 def run_case(case: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
     """Sample by Split Across GPUs, as the node does it but for Ray, and in one process."""
     import tiny_models as tiny
@@ -379,12 +394,15 @@ def run_case(case: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
         if "goes wrong" in case and step == case["goes wrong"][0]:
             sign.write_text(case["goes wrong"][1], encoding="utf-8")
 
+    told: list[dict[str, Any]] = []
     with ExitStack() as stack:
+        stack.enter_context(page_that_is_told(told))
         stack.enter_context(mock.patch.object(connection, "is_installed", lambda: True))
         stack.enter_context(mock.patch.object(cluster, "team_of", lambda *_: (team, False)))
         if "mistake" in case:
             stack.enter_context(MISTAKES[case["mistake"]]())
-        far = host.attach_split(model, ParallelSettings(gpus=world, **case.get("settings", {})))
+        settings = ParallelSettings(gpus=world, **case.get("settings", {}))
+        far = host.attach_split(model, settings, "split")
         if "cache" in case:
             far = tiny.attach(far, **case["cache"])
         try:
@@ -399,6 +417,7 @@ def run_case(case: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
         "sent": [one.sent for one in report.ranks],
         "residuals": [one.residuals for one in report.ranks],
         "notices": list(report.notices),
+        "told": told,
         "went_wrong": "goes wrong" in case and not sign.exists(),
     }
     if "cache" in case:

@@ -193,7 +193,8 @@ def team_of(
     actors = [
         kind.options(
             name=f"{here}-rank-{rank}-of-{size}",
-            num_cpus=0 if on_gpus else 1,
+            # Ray has as many as the first team needed; a larger one would wait for more.
+            num_cpus=0,
             num_gpus=1 if on_gpus else 0,
             max_restarts=0,
         ).remote({**given, "given": {**given["given"], "rank": rank, "size": size}})

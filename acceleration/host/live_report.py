@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..parallel import RankReport
 from ..report import EvaluationRecord, RunReport
 from ..sampling.listener import Guarded, Listener, Look, Strip
 
@@ -63,20 +65,25 @@ class LiveNode:
         Guarded(self.listener(counts)).ended(report)
 
     def listener(
-        self, counts: dict[str, int] | None = None, seldom: bool = False
+        self,
+        counts: dict[str, int] | None = None,
+        seldom: bool = False,
+        ranks: Sequence[RankReport] = (),
     ) -> Listener | None:
         """For the run that begins now; None when nobody is there to be told.
 
         ``seldom`` is for a lever whose evaluations another one tells of as well: only the first one
-        and the first at full size.
+        and the first at full size. ``ranks`` are told as they are by then.
         """
         try:
-            return self._listener(counts or {}, seldom)
+            return self._listener(counts or {}, seldom, ranks)
         except Exception:
             log.warning("There is no live report of this run.", exc_info=True)
             return None
 
-    def _listener(self, counts: dict[str, int], seldom: bool) -> Listener | None:
+    def _listener(
+        self, counts: dict[str, int], seldom: bool, ranks: Sequence[RankReport]
+    ) -> Listener | None:
         server = running_server()
         if server is None or server.client_id is None:
             return None
@@ -84,7 +91,7 @@ class LiveNode:
         if heading["prompt_id"] != self._prompt:
             self._prompt, self._runs = heading["prompt_id"], 0
         self._runs += 1
-        return LiveRun(server, {**heading, "run": self._runs, "counts": counts}, seldom)
+        return LiveRun(server, {**heading, "run": self._runs, "counts": counts}, seldom, ranks)
 
     def send(self, event: str, data: dict[str, Any]) -> None:
         """Tell the client that queued the prompt something else of this node; never an error."""
@@ -108,8 +115,10 @@ class LiveNode:
 class LiveRun:
     """Tells a client of one run, at most every ``EVENT_SECONDS``, and always of its end."""
 
-    def __init__(self, server: Any, heading: dict[str, Any], seldom: bool) -> None:
-        self._server = server
+    def __init__(
+        self, server: Any, heading: dict[str, Any], seldom: bool, ranks: Sequence[RankReport]
+    ) -> None:
+        self._server, self._ranks = server, ranks
         # Kept: the server's client is that of the prompt it runs, which this run is part of.
         self._client = server.client_id
         self._heading = heading
@@ -167,10 +176,12 @@ class LiveRun:
             "skipped": report.skipped,
             "seconds": report.seconds,
             "seconds_saved": report.seconds_saved(),
+            "promised": report.promised,
             "stages": [asdict(stage) for stage in report.stages()],
             "switch": report.switch,
             "residual_bytes": report.residual_peak_bytes,
             "residual_placement": report.residual_placement,
+            "ranks": [asdict(rank) for rank in self._ranks],
             "outcome": report.outcome,
             "sentence": sentence,
         }

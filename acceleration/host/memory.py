@@ -162,7 +162,10 @@ def hidden_bytes(patcher: Any, structure: Structure, shape: Sequence[int]) -> in
         return 0
     width = widths.most_common(1)[0][0]
     return int(
-        shape[0] * _patches(structure.family, network, shape) * width * _item_size(patcher.model)
+        shape[0]
+        * latent_tokens(structure.family, network, shape)
+        * width
+        * _item_size(patcher.model)
     )
 
 
@@ -171,7 +174,8 @@ def _item_size(model: Any) -> int:
     return dtype.itemsize
 
 
-def _patches(family: Family, network: Any, shape: Sequence[int]) -> int:
+def latent_tokens(family: Family, network: Any, shape: Sequence[int]) -> int:
+    """Tokens that a network cuts a latent ``[B, C, …]`` into, without text and references."""
     patch = 1 if family.packed_latents else getattr(network, "patch_size", None)
     if isinstance(patch, int):
         patch = (patch, patch)

@@ -176,6 +176,11 @@ class RankWorker:
         """The run is over; the weights stay."""
         self._caching = self._attention = None
         self._patcher = self._structure = None
+        return self._so_far()
+
+    def _so_far(self) -> RankReport:
+        """What this rank has done in the run. On CUDA it waits for the last exchange, which the
+        other ranks are at the end of as well."""
         traffic = self._world.traffic
         traffic.settle()
         peak = 0
@@ -202,7 +207,7 @@ class RankWorker:
         part = _Part(self, order)
         try:
             with torch.inference_mode():
-                return Outcome(part.compute(), part.record)
+                return Outcome(part.compute(), part.record, so_far=self._so_far())
         except BeginAgainError as error:
             # What it was on the way: a setting fails in every attempt.
             outcome = part.failure or Outcome(again=str(error))

@@ -17,7 +17,7 @@ from ..settings.parallel import ParallelSettings
 from ..settings.sections import Resolved
 from .far import SPLIT_KEY, far_model, is_far
 from .levers import COMPILE_KEY, lever_of, put, require_model
-from .live_report import send_text
+from .live_report import LiveNode
 from .model import network_of
 from .quantize import QUANTIZE_KEY
 from .split_orders import Loader
@@ -43,17 +43,18 @@ class SplitAttachment(RunLever):
         self.settings, self.gpus, self.loader = settings, gpus, loader
         self.whole = whole
         """Why tokens cannot be split, None where they can."""
-        self.node_id, self.resolved = node_id, resolved
-        super().__init__()
+        self.resolved = resolved
+        super().__init__(LiveNode.of(node_id))
 
     def _open(self, sampling: Sampling) -> SplitRun:
         require_plain(sampling)
         report = SplitReport(settings=asdict(self.settings))
         report.came_from(self.resolved)
-        return SplitRun(self, sampling, report)
+        listener = self.shown.listener(ranks=report.ranks) if self.shown is not None else None
+        return SplitRun(self, sampling, report, listener)
 
     def _close(self, run: SplitRun, finished: bool) -> None:
-        send_text(self.node_id, run.close(finished).sentence())
+        run.close(finished)
 
     def _not_opened(self, error: Exception) -> None:
         # There is no network here that could sample in its place.

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from ..parallel import Plan
+from ..parallel import Plan, RankReport
 from ..policies.base import Technique
 from ..report import EvaluationRecord
 from ..schedule import Stage
@@ -91,6 +91,8 @@ class Outcome:
     """Why all must begin again, or empty."""
     failure: str = ""
     """What went wrong, or empty."""
+    so_far: RankReport | None = None
+    """What this rank has done in the run until now."""
     kind: str = ""
     """``setting``, ``memory``, ``model``, ``stopped``, or ``peer`` where another one had failed."""
 

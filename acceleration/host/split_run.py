@@ -19,8 +19,10 @@ from ..parallel import Plan, RankReport, SplitReport, cut_rows, plan
 from ..parallel.parcels import is_plain, packed, unpacked
 from ..parallel.report import NAME
 from ..report import EvaluationRecord
-from .levers import PREFIX
+from ..sampling.listener import Guarded, Listener
+from .levers import PREFIX, argument
 from .split_orders import Course, EvaluationOrder, Outcome, RunOrder
+from .split_size import require_enough_tokens
 from .wrapping import Sampling
 
 if TYPE_CHECKING:
@@ -53,16 +55,21 @@ class SplitRun:
         When the processes cannot be started, or the model cannot be loaded in them.
     """
 
-    def __init__(self, lever: SplitAttachment, sampling: Sampling, report: SplitReport) -> None:
+    def __init__(
+        self,
+        lever: SplitAttachment,
+        sampling: Sampling,
+        report: SplitReport,
+        listener: Listener | None,
+    ) -> None:
         self.report, self._lever = report, lever
+        self._listener, self._steps = Guarded(listener), len(sampling.sigmas) - 1
         self.course: Course | None = None
         """Where the evaluation that begins now stands in a caching run."""
         self.records: list[EvaluationRecord] = []
         """What caching decided in the network's calls, added to by ``evaluate``."""
-        self._ranks: list[RankReport] = []
-        noise = sampling.args[0] if sampling.args else sampling.kwargs["noise"]
-        self._shape = tuple(noise.shape)
-        self.team = self._started()
+        self._shape = tuple(argument(sampling.args, sampling.kwargs, 0, "noise").shape)
+        self.team = self._started(sampling)
         report.gpus = self.team.size
         self._load(sampling.patcher)
 
@@ -72,7 +79,7 @@ class SplitRun:
 
     # ---------------------------------------------------------------- before sampling
 
-    def _started(self) -> cluster.Team:
+    def _started(self, sampling: Sampling) -> cluster.Team:
         lever, began = self._lever, time.perf_counter()
         address = lever.settings.ray_address
         size = lever.gpus or cluster.gpus_of(cluster.connect(address, 1))
@@ -81,6 +88,8 @@ class SplitRun:
                 f"the Ray cluster at {address} has {size} GPUs: it takes two or more to share a "
                 "model."
             )
+        if lever.whole is None:
+            require_enough_tokens(lever.settings.split, size, sampling)
         try:
             team, new = cluster.team_of(address, size, not on_cpu(), _start, START_LIMIT)
         except (cluster.RankDiedError, cluster.TooLongError) as error:
@@ -103,13 +112,11 @@ class SplitRun:
         opened = self._ask("open", key, order, limit=LOAD_LIMIT)
         if not all(model for model, _ in here):
             self.report.loaded = time.perf_counter() - began
-        self._ranks = [
-            RankReport(rank, one.device, one.computer, one.weights)
+        alone = len({one.computer for one in opened}) == 1
+        self.report.ranks[:] = [
+            RankReport(rank, one.device, "" if alone else one.computer, one.weights)
             for rank, one in enumerate(opened)
         ]
-        if len({one.computer for one in opened}) == 1:
-            for one in self._ranks:
-                one.computer = ""
         assert team.size == len(opened)
 
     def _join(self) -> None:
@@ -170,7 +177,16 @@ class SplitRun:
         parts = [unpacked(one.output, x.device) for one in found if one is not None]
         self.records += [one.record for one in found[:1] if one and one.record]
         self.report.seconds += time.perf_counter() - began
+        self._tell(outcomes)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _tell(self, outcomes: list[Outcome | None]) -> None:
+        """Show who holds what, after evaluations 1, 2, 4, 8, …: most are like those before them."""
+        for rank, one in zip(self.report.ranks, outcomes, strict=True):
+            if one is not None and one.so_far is not None:
+                rank.take(one.so_far)
+        if self.report.evaluations.bit_count() == 1:
+            self._listener.began(self.report.shown(self._steps))
 
     def _order(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> EvaluationOrder:
         options = dict(kwargs.get("transformer_options") or {})
@@ -267,22 +283,20 @@ class SplitRun:
         if not team.ended:
             try:
                 # Not to be cancelled: what was sampled is there.
-                for mine, rank in zip(
-                    self._ranks, team.ask("close", limit=ANSWER_LIMIT), strict=True
-                ):
-                    mine.held, mine.peak, mine.sent = rank.held, rank.peak, rank.sent
-                    mine.exchanges, mine.waited = rank.exchanges, rank.waited
+                closed = team.ask("close", limit=ANSWER_LIMIT)
+                for mine, rank in zip(report.ranks, closed, strict=True):
+                    mine.take(rank)
             except Exception as error:
                 log_failure(error)
                 team.end()
-        report.ranks = self._ranks
         if self._lever.settings.after_run == "release":
             team.end()
+        self._listener.ended(report.shown(self._steps))
         return report
 
     def note_residuals(self, peaks: list[int]) -> None:
         """How many bytes caching kept, by rank."""
-        for rank, peak in zip(self._ranks, peaks, strict=False):
+        for rank, peak in zip(self.report.ranks, peaks, strict=False):
             rank.residuals = peak
 
 

@@ -6,7 +6,7 @@ Knows torch.distributed; neither the host nor Ray.
 from .agreement import Together
 from .exchange import chosen
 from .group import Group, Traffic, peers_doing
-from .layout import Layout, shares
+from .layout import Layout, require_enough, shares
 from .prediction import keys_bytes, ulysses_bytes
 from .report import RankReport, SplitReport
 from .rows import Plan, cut_rows, plan
@@ -28,6 +28,7 @@ __all__ = [
     "keys_bytes",
     "peers_doing",
     "plan",
+    "require_enough",
     "shares",
     "ulysses_bytes",
     "why_whole",

@@ -25,6 +25,21 @@ def shares(total: int, ranks: int, grain: int = 1) -> tuple[int, ...]:
     return tuple((each + (rank < more)) * grain for rank in range(ranks))
 
 
+def require_enough(ranks: int, tokens: int, frames: int = 0) -> None:
+    """Raise AccelerationError where a picture or video is too small to be shared.
+
+    ``frames`` is their number where each has a time of its own and so stays whole, else 0.
+    """
+    if (frames or tokens) < ranks:
+        what = "one token" if tokens == 1 else f"{tokens} tokens"
+        if frames:
+            what = f"{frames} frames with a time of their own"
+        raise AccelerationError(
+            f"this picture or video has {what}, which {ranks} GPUs cannot share: use fewer GPUs, "
+            "or split batch."
+        )
+
+
 class Layout:
     """The tokens of one call of the network, cut over ranks.
 
@@ -46,12 +61,7 @@ class Layout:
     def __init__(self, rank: int, ranks: int, lengths: Mapping[str, int], grain: int = 1) -> None:
         self.rank, self.ranks, self.grain = rank, ranks, grain
         units = lengths[IMAGE] // grain
-        if units < ranks:
-            what = f"{units} tokens" if grain == 1 else f"{units} frames with a time of their own"
-            raise AccelerationError(
-                f"this picture or video has {what}, which {ranks} GPUs cannot share: use fewer "
-                "GPUs, or split batch."
-            )
+        require_enough(ranks, lengths[IMAGE], units if grain > 1 else 0)
         self.shares = {
             name: shares(length, ranks, grain if name == IMAGE else 1)
             for name, length in lengths.items()

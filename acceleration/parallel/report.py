@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..report import Report
+from ..report import Report, RunReport
 
 NAME = "Split Across GPUs"
 
@@ -31,6 +31,11 @@ class RankReport:
     """Seconds in exchanges: the transfer, and waiting for others."""
     residuals: int = 0
     """Most bytes that caching kept on it."""
+
+    def take(self, later: RankReport) -> None:
+        """What the rank itself has counted since."""
+        self.held, self.peak, self.sent = later.held, later.peak, later.sent
+        self.exchanges, self.waited = later.exchanges, later.waited
 
     def line(self) -> str:
         parts = [f"{self.weights / 2**30:.2f} GiB of weights"]
@@ -80,6 +85,11 @@ class SplitReport(Report):
             f"({shared})"
         )
         return f"{text}, up to {waited:.1f} s of it in exchanges." if waited else f"{text}."
+
+    def shown(self, steps: int) -> RunReport:
+        """What its node shows, besides the ranks."""
+        said = self.sentence().removeprefix(f"{NAME}: ").removesuffix(".")
+        return RunReport(NAME, steps=steps, explanation=said, outcome=self.outcome)
 
     def lines(self) -> list[str]:
         lines = [self.sentence()]

@@ -22,7 +22,7 @@ class Listener(Protocol):
     """Hears of every evaluation of one run, in order, and of its end."""
 
     def began(self, report: RunReport) -> None:
-        """A run began of which no evaluation will be told, only the end."""
+        """What there is to show of a run before its end, where no evaluation is told of."""
         ...
 
     def evaluated(self, record: EvaluationRecord, look: Look) -> None:

@@ -25,7 +25,7 @@ function badges(id) {
 }
 
 function presets() {
-  return [...document.querySelectorAll(".dit-live-presets tr")].map((row) =>
+  return [...document.querySelectorAll(".dit-live-table tr")].map((row) =>
     [...row.cells].map((cell) => cell.textContent),
   );
 }
@@ -91,9 +91,9 @@ seen.values = await page.evaluate(
 );
 
 await press();
-await page.waitForSelector(".dit-live-presets");
+await page.waitForSelector(".dit-live-table");
 seen.planned = await page.evaluate(presets);
-seen.plannedFor = await page.locator(".dit-live-presets + .dit-live-sentence").textContent();
+seen.plannedFor = await page.locator(".dit-live-table + .dit-live-sentence").textContent();
 await page.waitForTimeout(1500); // The node grows in the next drawn frames.
 await picture("outlook_before");
 await run("off", seed);
@@ -101,7 +101,7 @@ seen.badgeOff = await readBadges();
 await run("fast", seed);
 seen.badge = await readBadges();
 seen.measured = await page.evaluate(presets);
-seen.measuredFor = await page.locator(".dit-live-presets + .dit-live-sentence").textContent();
+seen.measuredFor = await page.locator(".dit-live-table + .dit-live-sentence").textContent();
 await picture("outlook_after");
 seen.titleShown = await page.evaluate(
   (node) => document.querySelector(`[data-node-id="${node}"]`)?.innerText ?? null,
@@ -113,10 +113,10 @@ await page.waitForSelector(".dit-live-sentence", { timeout: 240_000 });
 await front.focus(node, 1.2);
 seen.badgeReloaded = await readBadges();
 await press();
-await page.waitForSelector(".dit-live-presets");
+await page.waitForSelector(".dit-live-table");
 seen.reloaded = await page.evaluate(presets);
 await press();
-seen.closed = await page.locator(".dit-live-presets").count();
+seen.closed = await page.locator(".dit-live-table").count();
 
 await front.command("ditAcceleration.toggle");
 seen.toggled = await modes();

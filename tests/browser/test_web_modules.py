@@ -123,9 +123,14 @@ SAID = [
     "Progressive Resolution: of 20 evaluations 9 at 16 x 16; 1.46 times as fast as all at full "
     "size.",
     "full size from sigma 0.8 on (set to 0.8, earlier for min_full_steps 6)",
+    "Split Across GPUs: 9 evaluations on 4 GPUs in 8.1 s (8 × 2 rows over 2, tokens over 2 each; "
+    "1 × tokens over 4), up to 1.5 s of it in exchanges.",
+    "Split Across GPUs: this picture or video has 2 frames with a time of their own, which 3 GPUs "
+    "cannot share: use fewer GPUs, or split batch.",
+    "1 of 2 rows, 3 text and 8 image tokens",
 ]
 KEPT = (
-    r"[A-Z_]{6,}|EasyCache|LazyCache|target(_speedup)?|min_full_steps|sigma|scm_\w+|CPU|"
+    r"[A-Z_]{6,}|GPUs?|tokens?|split|batch|EasyCache|LazyCache|target(_speedup)?|min_full_steps|sigma|scm_\w+|CPU|"
     r"\d[\d.]* s|sum"
 )
 
@@ -155,6 +160,23 @@ def test_what_nobody_has_translated_stays_as_it_was(node: str, tmp_path: Path) -
         assert run(node, tmp_path, filled)[0].startswith("Something new; ")
     plain = script.format('{"page":{},"said":{}}', json.dumps(progress))
     assert run(node, tmp_path, plain)[0] == "Something new; skipped 1 of 9 evaluations."
+
+
+RANK = {"rank": 1, "device": "NVIDIA H200", "computer": "", "sent": 3 * 2**30}
+RANK |= {"exchanges": 9, "waited": 1.25}
+ALONE = RANK | {"computer": "b", "sent": 0, "exchanges": 0}
+
+
+@pytest.mark.parametrize(
+    ("rank", "words"),
+    [
+        (RANK, ["1 · H200", "3.00 GiB", "1.3 s"]),
+        (ALONE, ["1 · H200 · b", "–", "–"]),
+        (RANK | {"rank": 0, "waited": 0}, ["0 · H200", "3.00 GiB", "0.0 s"]),
+    ],
+)
+def test_a_gpu_in_words(node: str, tmp_path: Path, rank: Any, words: list[str]) -> None:
+    assert call(node, tmp_path, "ranks", "cells", rank) == words
 
 
 ROW = {"preset": "fast", "computed": 9.4, "steps": 28, "speedup": 2.7}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from split_factory import tiny
+from split_ranks import page_that_is_told
 from tiny_models import conditioning, make_model, sample
 
 from dit_acceleration_pack.acceleration import cluster, host
@@ -183,6 +184,68 @@ def test_a_hook_of_weights_is_refused(model: Any, monkeypatch: pytest.MonkeyPatc
     positive = [[c, {**o, "hooks": hooks}] for c, o in conditioning("flux", 1)]
     with pytest.raises(AccelerationError, match=r"a hook that changes weights .* cannot travel"):
         sample(far, "flux", steps=1, positive=positive)
+
+
+def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of teams that a run asks for; it gets none."""
+    found: list[int] = []
+
+    def team_of(address: str, size: int, *_: Any) -> Any:
+        found.append(size)
+        raise cluster.TooLongError("the tests start none")
+
+    monkeypatch.setattr(cluster, "team_of", team_of)
+    return found
+
+
+ONE_TOKEN: dict[str, Any] = {"latent": (16, 2, 2)}
+TWO_TOKENS: dict[str, Any] = {"latent": (16, 2, 3)}  # the second half empty
+TWO_FRAMES: dict[str, Any] = {"latent": (48, 2, 4, 4), "mask": [1, 1, 2, 1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "settings", "what"),
+    [
+        ("flux", ONE_TOKEN, {}, "one token, which 2 GPUs"),
+        ("flux", ONE_TOKEN, {"gpus": 3, "split": "sequence", "cfg": 3.0}, "one token, which 3"),
+        ("flux", ONE_TOKEN, {"gpus": 4, "cfg": 3.0}, "one token, which 2 GPUs"),
+        ("flux", TWO_TOKENS, {"gpus": 3}, "2 tokens, which 3 GPUs"),
+        ("flux", ONE_TOKEN, {"cfg": 3.0}, ""),
+        ("flux", ONE_TOKEN, {"split": "batch"}, ""),
+        ("flux", TWO_TOKENS, {}, ""),
+        ("aura_flow", {"latent": (4, 2, 2)}, {}, ""),
+        ("ltxv", {"latent": (128, 1, 1, 2)}, {"gpus": 3}, "2 tokens, which 3"),
+        ("ltxv", {"latent": (128, 1, 1, 2)}, {}, ""),
+        ("wan22_5b", TWO_FRAMES, {"gpus": 3}, "2 frames with a time of their own, which 3"),
+        ("wan22_5b", TWO_FRAMES, {}, ""),
+        ("wan22_5b", {**TWO_FRAMES, "mask": None}, {"gpus": 3}, ""),
+        ("wan", {**TWO_FRAMES, "latent": (16, 2, 4, 4)}, {"gpus": 3}, ""),
+    ],
+    ids=str,
+)
+def test_more_gpus_than_tokens_are_refused_before_anything_is_started(
+    monkeypatch: pytest.MonkeyPatch, name: str, given: Any, settings: dict[str, Any], what: str
+) -> None:
+    asked = started(monkeypatch)
+    settings = dict(settings)
+    cfg = settings.pop("cfg", 1.0)
+    mask = given.get("mask") and {"noise_mask": torch.ones(given["mask"])}
+    far = host.attach_split(tiny(name), ParallelSettings(**{"gpus": 2, **settings}))
+    match = rf"{what}( GPUs)? cannot share" if what else "the tests start none"
+    with pytest.raises(AccelerationError, match=match) as caught:
+        sample(far, name, steps=1, cfg=cfg, latent=given["latent"], **(mask or {}))
+    assert "\n" not in str(caught.value)
+    assert bool(asked) == (not what)
+
+
+def test_the_node_shows_why_a_run_was_refused(model: Any) -> None:
+    told: list[dict[str, Any]] = []
+    far = host.attach_split(model, ParallelSettings(gpus=2), "split")
+    with page_that_is_told(told), pytest.raises(AccelerationError, match="one token"):
+        sample(far, "flux", steps=1, **ONE_TOKEN)
+    (one,) = told
+    assert (one["node"], one["outcome"], one["ranks"]) == ("split", "refused", [])
+    assert one["sentence"].startswith("Split Across GPUs: this picture or video has one token")
 
 
 def test_an_address_that_does_not_answer() -> None:

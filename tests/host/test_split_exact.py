@@ -269,6 +269,24 @@ def test_a_run_of_the_node_tells_who_held_and_sent_what(on_two: Any) -> None:
         assert all(sent > 0 for sent in rank["sent"])
 
 
+def test_the_node_shows_while_it_runs_who_holds_and_sent_what(on_two: Any) -> None:
+    for rank in on_two(RUNS[0]):
+        told = rank["told"]
+        # After evaluations 1 and 2, and at the end.
+        assert [one["outcome"] for one in told] == ["running", "running", "finished"]
+        assert {(one["node"], one["technique"], one["steps"]) for one in told} == {
+            ("split", "Split Across GPUs", 3)
+        }
+        for one in told:
+            assert [each["rank"] for each in one["ranks"]] == [0, 1]
+            assert [each["held"] for each in one["ranks"]] == rank["held"]
+            assert all(each["device"] == "cpu" for each in one["ranks"])
+            assert all(each["exchanges"] > 0 and each["waited"] > 0 for each in one["ranks"])
+        for at, whole in enumerate(rank["sent"]):
+            assert [one["ranks"][at]["sent"] * 3 for one in told] == [whole, 2 * whole, 3 * whole]
+        assert told[-1]["sentence"].startswith("Split Across GPUs: 3 evaluations on 2 GPUs in ")
+
+
 def test_one_rank_without_memory_makes_all_compute(on_two: Any) -> None:
     for at, rank in enumerate(on_two(RUNS[1])):
         assert "error" not in rank, rank["error"]
@@ -294,7 +312,7 @@ def test_four_ranks_share_prompts_and_each_two_of_them_its_tokens() -> None:
 
 def test_more_ranks_than_tokens_are_one_sentence(on_two: Any) -> None:
     for rank in on_two(TOO_FEW):
-        assert "1 tokens, which 2 GPUs cannot share" in rank["error"]
+        assert "one token, which 2 GPUs cannot share" in rank["error"]
 
 
 def test_a_rank_that_goes_by_its_own_tokens_is_seen(on_two: Any) -> None:

@@ -32,6 +32,7 @@ const SHOWN = [
   "AccelAttentionBackend",
   "AccelPerformanceMode",
   "AccelProgressiveResolution",
+  "AccelSplitAcrossGPUs",
 ];
 
 const WIDGET = "dit_acceleration_live";

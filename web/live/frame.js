@@ -33,6 +33,28 @@ export function drawnSize(node) {
 }
 
 /**
+ * @param {string[]} head
+ * @param {string[][]} rows
+ * @returns {HTMLTableElement}
+ */
+export function tableOf(head, rows) {
+  const table = document.createElement("table");
+  table.className = "dit-live-table";
+  const line = table.createTHead().insertRow();
+  for (const name of head) {
+    const cell = document.createElement("th");
+    cell.textContent = name;
+    line.append(cell);
+  }
+  const body = table.createTBody();
+  for (const texts of rows) {
+    const row = body.insertRow();
+    for (const text of texts) row.insertCell().textContent = text;
+  }
+  return table;
+}
+
+/**
  * Make a subgraph node show a widget of its own: it computes its list of those that it promotes.
  * @param {GraphNode} node
  * @param {import("./types").Widget} widget

@@ -6,7 +6,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { Frame, part } from "./frame.js";
+import { Frame, part, tableOf } from "./frame.js";
 import { find, kindOf, shownGraph, stepsBehind } from "./graph.js";
 import { cells, together } from "./preset_rows.js";
 
@@ -56,23 +56,13 @@ async function draw(node) {
   if (!place) return;
   const { rows, measured, sentence } = await look(node);
   const chosen = node.widgets?.find((widget) => widget.name === "approximation")?.value;
-  const table = document.createElement("table");
-  table.className = "dit-live-presets";
-  const head = table.createTHead().insertRow();
-  head.append(...["preset", "computed", "planned", "measured"].map(headOf));
-  for (const row of rows) {
-    const line = table.insertRow();
-    line.className = row.preset === chosen ? "dit-live-chosen" : "";
-    for (const cell of cells(row, measured)) line.insertCell().textContent = cell;
+  const head = ["preset", "computed", "planned", "measured"];
+  const texts = rows.map((row) => cells(row, measured));
+  const table = tableOf(head, texts);
+  for (const [at, { preset }] of rows.entries()) {
+    table.tBodies[0].rows[at].classList.toggle("dit-live-chosen", preset === chosen);
   }
   place.replaceChildren(table, part("sentence", sentence));
-}
-
-/** @param {string} name */
-function headOf(name) {
-  const head = document.createElement("th");
-  head.textContent = name;
-  return head;
 }
 
 /** @param {GraphNode} node */

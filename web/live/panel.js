@@ -4,6 +4,7 @@
  */
 
 import { AROUND, Frame, drawnSize, part } from "./frame.js";
+import { rankTable } from "./ranks.js";
 import { drawRow } from "./strip.js";
 import { bytes, capital, duration, sentence, translated, word } from "./words.js";
 
@@ -56,6 +57,7 @@ export class Panel extends Frame {
       this.heading(progress),
       ...strip,
       ...bars(progress),
+      ...rankTable(progress),
       ...(said ? [part("sentence", said)] : []),
     );
     this.content.title = said;
@@ -207,9 +209,15 @@ function bars({ counts = {} }) {
 function gains(progress) {
   const found = [];
   const { seconds, seconds_saved: saved, residual_bytes: held } = progress;
+  const planned = progress.promised ?? 0;
   if (saved !== null && saved > 0) {
     const times = ((seconds + saved) / seconds).toFixed(2);
-    found.push(word("{0} saved", duration(saved)), word("{0}× as fast", times));
+    found.push(word("{0} saved", duration(saved)));
+    found.push(
+      planned > 1
+        ? word("{0}× as fast, planned {1}×", times, planned.toFixed(2))
+        : word("{0}× as fast", times),
+    );
   }
   if (held) found.push(word("{0} on {1}", bytes(held), progress.residual_placement));
   return part("gains", found.join(" · "));

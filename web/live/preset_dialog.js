@@ -82,7 +82,7 @@ export class PresetDialog {
     const slider = element("div", "pictures");
     const [full, ...others] = result.rows;
     const table = element("table", "table");
-    table.classList.add("dit-live-presets");
+    table.classList.add("dit-live-table");
     table.append(headOf(result.table.head));
     /** @param {number} number */
     const choose = (number) => {

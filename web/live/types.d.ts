@@ -23,6 +23,21 @@ export interface Stage {
   seconds: number;
 }
 
+/** One GPU of a run that several share. */
+export interface Rank {
+  rank: number;
+  device: string;
+  /** Empty where all are in one. */
+  computer: string;
+  /** Rows and tokens, in words. */
+  held: string;
+  /** Bytes that it gave to others. */
+  sent: number;
+  exchanges: number;
+  /** Seconds in exchanges: the transfer, and waiting for others. */
+  waited: number;
+}
+
 /** What the server sends while a run goes on; see acceleration/host/live_report.py. */
 export interface Progress {
   node: string;
@@ -40,6 +55,7 @@ export interface Progress {
   skipped: number;
   seconds: number;
   seconds_saved: number | null;
+  promised?: number;
   residual_bytes: number;
   residual_placement: string;
   /** None for a run in which the node had nothing to skip. */
@@ -51,6 +67,8 @@ export interface Progress {
   switch?: string;
   /** What is drawn as bars, by its name. */
   counts?: Record<string, number>;
+  /** Of Split Across GPUs. */
+  ranks?: Rank[];
   outcome: "running" | "finished" | "interrupted" | "replaced" | "switched off" | "refused";
   sentence: string;
 }

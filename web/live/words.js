@@ -58,10 +58,14 @@ function filled(text, values) {
 export function translated(said) {
   for (const [pattern, other] of patterns) {
     const found = pattern.exec(said);
-    if (found) return filled(other, found.slice(1).map(translated));
+    if (found) return filled(other, found.slice(1).map(byClause));
   }
-  const clauses = said.split("; ");
-  return clauses.length > 1 ? clauses.map(translated).join("; ") : said;
+  return said.includes("; ") ? byClause(said) : said;
+}
+
+/** @param {string} said */
+function byClause(said) {
+  return said.split("; ").map(translated).join("; ");
 }
 
 /**
