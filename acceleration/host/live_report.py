@@ -30,8 +30,8 @@ EVENT_SECONDS = 0.15
 TEXT_SECONDS = 1.0
 EVENT_STEPS = 4
 QUIET_SECONDS = 20.0
-"""From one event to the next, whichever comes first: five in 20 steps, and more of them only where a
-page would otherwise stand still. With those at the end, the others of Progressive Resolution and
+"""From one event to the next, whichever comes first: five in 20 steps, and more of them only where
+a page would stand still otherwise. With those at the end, the others of Progressive Resolution and
 the table of presets 20 steps send ten at most, or one in ten seconds where they take longer."""
 
 MOST_SHARE = 0.01
