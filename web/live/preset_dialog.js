@@ -96,7 +96,7 @@ export class PresetDialog {
     };
     for (const [number, cells] of result.table.rows.entries()) {
       const row = table.insertRow();
-      for (const cell of cells) row.insertCell().textContent = cell;
+      for (const cell of cells) row.insertCell().textContent = word(cell);
       row.addEventListener("click", () => choose(number));
     }
     const notes = result.notes.map((note) => element("p", "note", capital(translated(note))));
