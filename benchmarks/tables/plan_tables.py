@@ -10,7 +10,7 @@ from table_markdown import NONE, Row, Rows, load, machine, markdown
 
 RIVALS = ("recorded", "spectrum", "average velocity")
 WAYS = ("plan", "uniform", "lengths", *RIVALS, "plain")
-SCHEDULE = ("model", "sampler", "steps", "cfg")
+SCHEDULE = ("model", "sampler", "steps", "cfg", "pictures")
 FALL, BEHIND = 1.0, 0.5
 """More than these many dB are named: a fall with one more evaluation, behind another way."""
 
@@ -76,8 +76,8 @@ def plans() -> str:
         *(f"over {way}" for way in WAYS[1:]), "worst picture under the mean",
     ]  # fmt: skip
     lines = [
-        line(f"{model}, {sampler}, {steps} steps, cfg {cfg:g}", ways)
-        for (model, sampler, steps, cfg), ways in curves(data["rows"]).items()
+        line(f"{model}, {sampler}, {steps} steps, cfg {cfg:g}, {pictures} pictures", ways)
+        for (model, sampler, steps, cfg, pictures), ways in curves(data["rows"]).items()
         if "plan" in ways
     ]
     return f"{markdown(head, lines, texts=5)}\n\n{machine(data)}"
