@@ -140,6 +140,7 @@ export interface GraphNode {
   mode?: number;
   pos: [number, number];
   size: [number, number];
+  renderingSize?: [number, number];
   graph?: Graph | null;
   badges?: (Badge | (() => Badge))[];
   setSize(size: [number, number]): void;
