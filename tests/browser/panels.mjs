@@ -82,6 +82,14 @@ const factors = () =>
     node,
   );
 
+/** Pixels of the page between the sides of the node and of the panel. */
+async function inset(id) {
+  const margin = 14; // of whereNode
+  const around = await page.evaluate(whereNode, id);
+  const { x, width } = await panel.boundingBox();
+  return [x - around.x - margin, around.x + around.width - margin - x - width];
+}
+
 /** Texts in the header of Nodes 2.0 that our badge lies upon. */
 const covered = () =>
   page.evaluate((node) => {
@@ -203,6 +211,7 @@ seen.subgraph = {
   inner: await page.evaluate(() => window.inner.widgets.map((widget) => widget.name)),
   box: await box(ids.outer),
 };
+seen.subgraph.inset = await inset(ids.outer);
 await picture("subgraph", ids.outer);
 
 // So does the blueprint, which is one.
@@ -220,6 +229,7 @@ seen.blueprint = {
   widgets: await page.evaluate(() => window.outer.widgets.map((widget) => widget.name)),
   saved: await page.evaluate(() => JSON.stringify(window.app.rootGraph.serialize())),
 };
+seen.blueprint.inset = await inset(made.outer);
 await picture("blueprint", made.outer);
 
 await front.close();

@@ -95,6 +95,12 @@ def test_a_subgraph_shows_the_run_on_the_outer_node_and_inside(seen: Any) -> Non
     assert seen["subgraph"]["inner"].count("dit_acceleration_live") == 1
 
 
+@pytest.mark.parametrize("where", ["subgraph", "blueprint"])
+def test_the_panel_of_an_outer_node_lies_within_it(seen: Any, where: str) -> None:
+    left, right = seen[where]["inset"]
+    assert 5 < left < 25 and abs(left - right) < 6
+
+
 def test_the_blueprint_shows_it_too_and_keeps_its_widgets(seen: Any) -> None:
     assert seen["blueprint"]["text"].startswith("Performance Mode")
     shown = ["backend", "mode", "approximation", "target_speedup", "dit_acceleration_live"]
