@@ -55,7 +55,7 @@ def scenario(node: str, packages: Path, request: pytest.FixtureRequest) -> Scena
     """Runs one of the ``.mjs`` files with options; returns what it printed last, as JSON."""
     server: Server = request.getfixturevalue("server")
 
-    def run(name: str, **options: Any) -> Any:
+    def run(name: str, /, **options: Any) -> Any:
         done = subprocess.run(
             [node, str(HERE / f"{name}.mjs"), server.url, json.dumps(options)],
             capture_output=True,
@@ -73,7 +73,7 @@ def on_the_demo(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) ->
     """Runs a scenario with the demo's workflow, in one of ``looks``, with a folder for pictures."""
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
 
-    def run(name: str, look: tuple[bool, str], **options: Any) -> Any:
+    def run(name: str, look: tuple[bool, str], /, **options: Any) -> Any:
         given = os.environ.get("DIT_ACCEL_SCREENSHOTS")
         folder = Path(given or tmp_path_factory.mktemp("screenshots"))
         folder.mkdir(parents=True, exist_ok=True)
