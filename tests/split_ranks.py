@@ -435,14 +435,14 @@ def run_case(case: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _rules_left_out(kind: str) -> Iterator[None]:
+def _rules_left_out(*kinds: str) -> Iterator[None]:
     """As if a family's data did not say what goes along tokens."""
     from dit_acceleration_pack.acceleration.parallel import sharding
 
     original = sharding._part
 
     def part(rule: Any, value: Any, layout: Any) -> Any:
-        left_out = rule.arg.keyword == kind
+        left_out = rule.arg.keyword in kinds
         return value if left_out else original(rule, value, layout)
 
     with mock.patch.object(sharding, "_part", part):
@@ -484,6 +484,29 @@ def _grain_forgotten() -> Iterator[None]:
 
 
 @contextmanager
+def _side_blocks_whole() -> Iterator[None]:
+    """As if the first of the side blocks were given all tokens, and not a rank's."""
+    from dit_acceleration_pack.acceleration.parallel.sharding import Sharding
+
+    original = Sharding._side_block
+
+    def side_block(self: Any, plan: Any, first: bool, *rest: Any) -> Any:
+        return original(self, plan, False, *rest)
+
+    with mock.patch.object(Sharding, "_side_block", side_block):
+        yield
+
+
+@contextmanager
+def _all_attention_joined() -> Iterator[None]:
+    """As if all attention of a block were over text and image, and none over the image alone."""
+    from dit_acceleration_pack.acceleration.parallel import Layout
+
+    with mock.patch.object(Layout, "of", lambda self, tokens: self):
+        yield
+
+
+@contextmanager
 def _each_for_itself() -> Iterator[None]:
     """As if every rank went by its own tokens; that they agree in the end keeps them together."""
     from dit_acceleration_pack.acceleration.parallel import Together
@@ -507,7 +530,10 @@ def _decides_alone() -> Iterator[None]:
 
 MISTAKES: dict[str, Any] = {
     "none": ExitStack,
-    "rope": lambda: _rules_left_out("pe"),
+    "rope": lambda: _rules_left_out("pe", "freqs"),
+    "times": lambda: _rules_left_out("timestep"),
+    "side": _side_blocks_whole,
+    "joined": _all_attention_joined,
     "ranges": lambda: _rules_left_out("modulation_dims"),
     "last add": _last_add_cut,
     "mask": _mask_dropped,

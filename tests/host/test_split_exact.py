@@ -82,12 +82,13 @@ MISTAKES: list[dict[str, Any]] = [
     {"family": "flux", "exchange": "keys", "control": True, "mistake": "last add"},
     {"family": "qwen_image", "exchange": "keys", "text_mask": [1, 0, 0, 0, 0], "mistake": "mask"},
     {"family": "wan22_5b", "exchange": "keys", "frame_times": True, "mistake": "grain"},
-    {
-        "family": "flux2_reference",
-        "exchange": "keys",
-        "conditions": REFERENCES,
-        "mistake": "ranges",
-    },
+    {"family": "hunyuan_video_i2v", "exchange": "keys", "mistake": "ranges"},
+    {"family": "sd3", "exchange": "keys", "control": True, "mistake": "last add"},
+    {"family": "sd3", "exchange": "ulysses", "mistake": "joined"},
+    {"family": "ltxv", "exchange": "keys", "mistake": "rope"},
+    {"family": "ltxv", "exchange": "keys", "frame_times": True, "mistake": "times"},
+    {"family": "wan_vace", "exchange": "keys", "mistake": "rope"},
+    {"family": "wan_vace", "exchange": "keys", "mistake": "side"},
 ]
 
 
@@ -326,7 +327,7 @@ def test_a_rank_that_decides_alone_is_seen() -> None:
     assert any("error" in rank for rank in found)
 
 
-@pytest.mark.parametrize("case", MISTAKES, ids=lambda case: case["mistake"])
+@pytest.mark.parametrize("case", MISTAKES, ids=lambda case: f"{case['family']} {case['mistake']}")
 def test_a_mistake_made_on_purpose_is_seen(on_two: Any, case: dict[str, Any]) -> None:
     for rank in on_two(case):
         assert "error" in rank or rank["difference"] > 20 * CLOSE
