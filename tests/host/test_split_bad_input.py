@@ -310,6 +310,17 @@ def test_a_computer_of_the_cluster_that_lacks_the_model(tmp_path: Path) -> None:
         RankWorker(1, 2, {}).load(loader)
 
 
+def test_no_block_is_recorded_in_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newer hosts replay blocks as CUDA graphs, in which nothing is exchanged."""
+    import comfy.cli_args
+
+    from dit_acceleration_pack.acceleration.host.rank import RankWorker
+
+    monkeypatch.setattr(comfy.cli_args.args, "disable_cuda_graphs", False, raising=False)
+    RankWorker(0, 2, {"disable_cuda_graphs": False})
+    assert comfy.cli_args.args.disable_cuda_graphs
+
+
 def test_outside_of_sampling_a_split_model_says_what_it_is(model: Any) -> None:
     far = host.attach_split(model, ParallelSettings(gpus=2))
     with pytest.raises(AccelerationError, match=r"called outside of sampling"):
