@@ -147,6 +147,8 @@ class RunReport(Report):
     residual_placement: str = ""
     residual_peak_bytes: int = 0
     seconds: float = 0.0
+    promised: float = 0.0
+    """How many times faster the run was planned to be; 0 where nothing was planned."""
     switch: str = ""
     """In a run of several sizes: at which sigma the full size begins, and why there."""
 
@@ -188,6 +190,11 @@ class RunReport(Report):
         saved = [found for size in sizes if (found := self._saved_at(size)) is not None]
         return sum(saved) if saved else None
 
+    def speedup(self) -> float | None:
+        """How many times faster the run was than with every evaluation computed, measured."""
+        saved = self.seconds_saved()
+        return (self.seconds + saved) / self.seconds if saved is not None and self.seconds else None
+
     def _saved_at(self, size: str) -> float | None:
         # While a run goes on the newest evaluations have no time yet.
         timed = [e for e in self.evaluations if e.size == size and e.seconds]
@@ -213,6 +220,9 @@ class RunReport(Report):
         saved = self.seconds_saved()
         if saved is not None:
             text += f", about {_duration(saved)} of {_duration(self.seconds + saved)} saved"
+        speedup = self.speedup()
+        if speedup is not None and self.promised > 1.0 and self.outcome == "finished":
+            text += f": {speedup / self.promised:.0%} of the planned speed"
         if self.explanation:
             text += f"; {self.explanation}"
         return text + "."
@@ -254,6 +264,8 @@ class RunReport(Report):
             "branches": self.branches(),
             "seconds": self.seconds,
             "seconds_saved": self.seconds_saved(),
+            "speedup": self.speedup(),
+            "promised": self.promised,
             "stages": [asdict(stage) for stage in self.stages()],
             "switch": self.switch,
             "residual_placement": self.residual_placement,

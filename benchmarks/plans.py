@@ -46,7 +46,7 @@ DEMOS: Mapping[str, Callable[[], Any]] = {**checks.CHECKS, **performance.DEMOS}
 PICTURES, QUICK_PICTURES = 16, 8
 FEWEST = 6
 QUICK_COUNTS = (6, 8, 10, 12, 14, 16, 20, 24)
-KEYS = ("model", "sampler", "steps", "cfg", "way", "count")
+KEYS = ("model", "sampler", "steps", "cfg", "way", "count", "pictures")
 
 Row = dict[str, Any]
 Choose = Callable[[Sequence[float], int], set[int]]
@@ -238,14 +238,13 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         options.counts = options.counts or QUICK_COUNTS
     data: dict[str, Any] = {"environment": harness.describe(environment), "rows": []}
     if options.resume and options.output.exists():
-        before = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
-        data["rows"] = [row for row in before if row["pictures"] >= options.pictures]
+        data["rows"] = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
     known = {tuple(row[key] for key in KEYS) for row in data["rows"]}
     for name in options.models:
         missing = [
             (way, count, sampler, steps, cfg)
             for way, count, sampler, steps, cfg in wanted(options, name)
-            if (name, sampler, steps, cfg, way, count) not in known
+            if (name, sampler, steps, cfg, way, count, options.pictures) not in known
         ]
         bench = Bench(name, options.pictures) if missing else None
         for done, parts in enumerate(missing, 1):

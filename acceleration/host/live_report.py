@@ -29,8 +29,10 @@ is gone or means something else does."""
 EVENT_SECONDS = 0.15
 TEXT_SECONDS = 1.0
 EVENT_STEPS = 4
-"""From one event to the next: five in 20 steps. With those at the end, the others of Progressive
-Resolution and the table of presets that makes ten at most."""
+QUIET_SECONDS = 20.0
+"""From one event to the next, whichever comes first: five in 20 steps, and more of them only where
+a page would stand still otherwise. With those at the end, the others of Progressive Resolution and
+the table of presets 20 steps send ten at most, or one in ten seconds where they take longer."""
 
 MOST_SHARE = 0.01
 """Share of the run's time that telling of it may take: very long strips are sent less often."""
@@ -125,6 +127,7 @@ class LiveRun:
         self._seldom = seldom
         self._told: EvaluationRecord | None = None
         """The last evaluation that was told."""
+        self._quiet_until = 0.0
 
     def began(self, report: RunReport) -> None:
         """The page shows this run now, and no longer the one before it."""
@@ -133,9 +136,10 @@ class LiveRun:
     def evaluated(self, record: EvaluationRecord, look: Look) -> None:
         self._strip.add(record)
         now = time.perf_counter()
-        if now < self._event_due or not self._is_news(record):
+        if now < self._event_due or not self._is_news(record, now):
             return
         self._told = record
+        self._quiet_until = now + QUIET_SECONDS
         # Own work only: on a busy machine the clock would count what others do in between.
         began = time.thread_time()
         report = look()
@@ -149,12 +153,12 @@ class LiveRun:
             )
             self._text_due = now + TEXT_SECONDS
 
-    def _is_news(self, record: EvaluationRecord) -> bool:
+    def _is_news(self, record: EvaluationRecord, now: float) -> bool:
         if self._told is None:
             return True
         if self._seldom:
             return record.full and not self._told.full
-        return record.step >= self._told.step + EVENT_STEPS
+        return record.step >= self._told.step + EVENT_STEPS or now >= self._quiet_until
 
     def ended(self, report: RunReport) -> None:
         sentence = report.sentence()
@@ -172,6 +176,7 @@ class LiveRun:
             "skipped": report.skipped,
             "seconds": report.seconds,
             "seconds_saved": report.seconds_saved(),
+            "promised": report.promised,
             "stages": [asdict(stage) for stage in report.stages()],
             "switch": report.switch,
             "residual_bytes": report.residual_peak_bytes,

@@ -84,6 +84,9 @@ class Policy:
     tap: Tap | None = None
     """With no first blocks: where the signal is read; None takes the hidden state."""
 
+    promised: float = 0.0
+    """How many times faster it plans to make the run; 0 where nothing is planned."""
+
     watches = False
     """Whether it is to get what blocks make: ``first_block``, and the output in ``computed``."""
 

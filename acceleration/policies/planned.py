@@ -63,6 +63,7 @@ class PlannedPolicy(Policy):
     first_blocks = FIRST_BLOCKS
 
     def __init__(self, info: RunInfo, share: float, advice: str) -> None:
+        self.promised = 1.0 / (share + (1.0 - share) * info.skipped_cost)
         self._info = info
         self._share = share
         self._advice = advice

@@ -334,6 +334,10 @@ class Branches:
         asked = [each.advise for each in all_] + [each.explain for each in all_ if little]
         return next((reason for ask in asked if (reason := ask(report))), "")
 
+    def promised(self) -> float:
+        """How many times faster the policies planned to make the run; 0 where none did."""
+        return max((b.policy.promised for b in self._all() if b.policy is not None), default=0.0)
+
     def notices(self) -> list[str]:
         """What was done to keep evaluations apart that look alike."""
         found = []

@@ -384,6 +384,7 @@ class SamplingRun:
         self._records.end()
         little = report.skipped < WORTH_EXPLAINING * max(len(report.evaluations), 1)
         report.explanation = self._blocked_for_run or self._branches.explanation(report, little)
+        report.promised = self._branches.promised()
         for notice in self._branches.notices():
             report.notice(notice)
         self._branches.close()

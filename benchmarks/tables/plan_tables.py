@@ -1,17 +1,18 @@
-"""The table of the shipped plan beside simpler ones."""
+"""Tables of the shipped plan beside simpler ones and rivals, and of presets on hard schedules."""
 
 from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from table_markdown import NONE, Row, Rows, load, machine, markdown
 
-WAYS = ("plan", "uniform", "lengths", "plain")
-SCHEDULE = ("model", "sampler", "steps", "cfg")
+RIVALS = ("recorded", "spectrum", "average velocity")
+WAYS = ("plan", "uniform", "lengths", *RIVALS, "plain")
+SCHEDULE = ("model", "sampler", "steps", "cfg", "pictures")
 FALL, BEHIND = 1.0, 0.5
-"""More than these many dB are named: a fall with one more evaluation, behind the uniform plan."""
+"""More than these many dB are named: a fall with one more evaluation, behind another way."""
 
 Curve = Mapping[int, Row]
 
@@ -42,9 +43,11 @@ def over(own: Curve, other: Curve) -> str:
     return f"{statistics.fmean(own[n]['psnr'] - other[n]['psnr'] for n in both):+.1f}"
 
 
-def behind(own: Curve, other: Curve) -> str:
-    """At which counts the plan is behind."""
-    counts = [n for n in own if n in other and own[n]["psnr"] < other[n]["psnr"] - BEHIND]
+def behind(own: Curve, others: Sequence[Curve]) -> str:
+    """At which counts the plan is behind one of them."""
+    counts = [
+        n for n in own if any(n in o and own[n]["psnr"] < o[n]["psnr"] - BEHIND for o in others)
+    ]
     return ", ".join(map(str, counts)) or NONE
 
 
@@ -55,7 +58,8 @@ def line(name: str, ways: Mapping[str, Curve]) -> list[str]:
     apart = max(row["psnr"] - row["worst"] for row in plan.values())
     return [
         name,
-        behind(plan, uniform),
+        behind(plan, [uniform]),
+        behind(plan, [ways[way] for way in RIVALS if way in ways]),
         f"{fall:.1f} ({where})" if fall > FALL else NONE,
         f"{alone:.1f}" if alone > FALL else NONE,
         f"{statistics.fmean(row['psnr'] for row in plan.values()):.1f}",
@@ -68,12 +72,28 @@ def plans() -> str:
     """Every schedule of ``plans.json``."""
     data = load("plans")
     head = [
-        "", "behind uniform at", "worst fall", "of uniform", "mean dB", "over uniform",
-        "over lengths", "over plain", "worst picture under the mean",
+        "", "behind uniform at", "behind a rival at", "worst fall", "of uniform", "mean dB",
+        *(f"over {way}" for way in WAYS[1:]), "worst picture under the mean",
     ]  # fmt: skip
     lines = [
-        line(f"{model}, {sampler}, {steps} steps, cfg {cfg:g}", ways)
-        for (model, sampler, steps, cfg), ways in curves(data["rows"]).items()
+        line(f"{model}, {sampler}, {steps} steps, cfg {cfg:g}, {pictures} pictures", ways)
+        for (model, sampler, steps, cfg, pictures), ways in curves(data["rows"]).items()
         if "plan" in ways
     ]
-    return f"{markdown(head, lines, texts=4)}\n\n{machine(data)}"
+    return f"{markdown(head, lines, texts=5)}\n\n{machine(data)}"
+
+
+def schedules() -> str:
+    """By how many dB each preset is nearer than plain sampling with as many steps."""
+    data = load("schedules")
+    presets = list(dict.fromkeys(row["preset"] for row in data["rows"]))
+    found: dict[tuple[str, str, float], dict[str, str]] = {}
+    for row in data["rows"]:
+        here = found.setdefault((row["model"], row["case"], row["cfg"]), {})
+        nearer = row["psnr"] - row["plain"]
+        here[row["preset"]] = f"{nearer:+.1f} ({row['computed']:g} of {row['steps']})"
+    lines = [
+        [model, case, f"{cfg:g}", *(cells.get(preset, NONE) for preset in presets)]
+        for (model, case, cfg), cells in found.items()
+    ]
+    return f"{markdown(['', 'schedule', 'cfg', *presets], lines, texts=2)}\n\n{machine(data)}"

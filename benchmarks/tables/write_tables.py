@@ -54,6 +54,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "video": demo_tables.video,
     "quantize": quantize_tables.quantize,
     "plans": plan_tables.plans,
+    "schedules": plan_tables.schedules,
     "progressive": progressive_tables.progressive,
     "memory": demo_tables.memory,
     "overhead": cost_tables.overhead,

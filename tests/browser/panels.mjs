@@ -22,7 +22,8 @@ const read = (id = node) => page.evaluate(readPanel, id);
 const box = (id) =>
   page.evaluate((id) => {
     const node = window.app.canvas.graph.getNodeById(id);
-    return { top: node.pos[1], bottom: node.pos[1] + node.size[1], height: node.size[1] };
+    const [, height] = node.renderingSize;
+    return { top: node.pos[1], bottom: node.pos[1] + height, height };
   }, id);
 const saved = (id) =>
   page.evaluate((id) => window.app.canvas.graph.getNodeById(id).serialize().size[1], id);
@@ -37,7 +38,7 @@ function putBelow([id, gap]) {
   const { graph } = window.app.canvas;
   const above = graph.getNodeById(id);
   const below = window.LiteGraph.createNode("PreviewAny");
-  const bottom = above.pos[1] + above.size[1];
+  const bottom = above.pos[1] + above.renderingSize[1];
   below.pos = [above.pos[0] + 20, bottom + window.LiteGraph.NODE_TITLE_HEIGHT + gap];
   graph.add(below);
   return below.id;
@@ -161,8 +162,12 @@ const ids = await page.evaluate((node) => {
 await page.waitForTimeout(700);
 const outerSaved = () => page.evaluate(() => [...window.outer.serialize().size]);
 const savedOuter = await outerSaved();
-await run(`${ids.outer}:${ids.inner}`);
 await front.focus(ids.outer, 1.2);
+const belowOuter = await page.evaluate(putBelow, [ids.outer, 150]);
+await run(`${ids.outer}:${ids.inner}`);
+seen.narrowSubgraph = { node: await box(ids.outer), below: await box(belowOuter) };
+await remove(belowOuter);
+await run(`${ids.outer}:${ids.inner}`);
 seen.subgraph = {
   saved: [savedOuter, await outerSaved()],
   ...(await read(ids.outer)),

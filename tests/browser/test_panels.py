@@ -51,6 +51,13 @@ def test_the_first_run_does_not_push_the_node_over_what_lies_below(seen: Any, ga
     assert found["hidden"] == 0
 
 
+def test_a_subgraph_node_is_not_pushed_over_it_either(seen: Any) -> None:
+    found = seen["narrowSubgraph"]
+    title = 30
+    assert found["node"]["bottom"] < found["below"]["top"] - title
+    assert found["node"]["bottom"] > found["node"]["top"] + 50
+
+
 def test_with_less_room_less_is_shown_and_a_click_shows_the_rest(seen: Any) -> None:
     levels = [seen["room"][gap]["level"] for gap in ("110", "60")]
     assert levels == ["brief", "line"] and seen["opened"] == "full"

@@ -43,6 +43,24 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     return found
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The clock of the messages, which stands until it is moved."""
+    found = SimpleNamespace(now=100.0)
+    stood = SimpleNamespace(perf_counter=lambda: found.now, thread_time=lambda: 0.0)
+    monkeypatch.setattr(live_report, "time", stood)
+    return found
+
+
+def taking(model: Any, clock: SimpleNamespace, seconds: float) -> Any:
+    """A clone whose evaluations take so long."""
+
+    def wait(*_: Any) -> None:
+        clock.now += seconds
+
+    return tm.watch(model, wait)
+
+
 def progressive(model: Any, node: str = "sizes", **settings: Any) -> Any:
     return host.attach_progressive(model, ProgressiveSettings(**{**SETTINGS, **settings}), node)
 
@@ -62,6 +80,27 @@ def test_every_node_together_sends_few_messages(sent: Sent) -> None:
     assert {data["node"] for _, data in sent} == {"sizes", "mode"}
     assert len(sent) <= MOST_MESSAGES
     assert len(of(sent, "mode")) == 6 and len(of(sent, "sizes")) == 3
+
+
+@pytest.mark.parametrize(("seconds", "every"), [(0.1, 4), (4.9, 4), (7.0, 3), (15.0, 2), (60.0, 1)])
+def test_a_slow_run_is_told_of_sooner(
+    sent: Sent, clock: SimpleNamespace, seconds: float, every: int
+) -> None:
+    run(taking(cached(tm.make_model("flux")), clock, seconds), steps=STEPS)
+    *told, last = of(sent, "cache")
+    assert [data["step"] for data in told] == list(range(0, STEPS, every))
+    assert last["outcome"] == "finished"
+
+
+@pytest.mark.parametrize("seconds", [0.1, 4.9, 7.0, 60.0])
+def test_no_pace_sends_more_than_ten_or_one_in_ten_seconds(
+    sent: Sent, clock: SimpleNamespace, seconds: float
+) -> None:
+    model = progressive(tm.make_model("flux"))
+    mode = host.attach_performance(model, PerformanceSettings(approximation="fast"), "mode")
+    run(taking(mode, clock, seconds), steps=STEPS)
+    assert len(of(sent, "mode")) >= 6
+    assert len(sent) <= max(MOST_MESSAGES, STEPS * seconds / 10)
 
 
 def test_more_evaluations_a_step_send_no_more(sent: Sent) -> None:

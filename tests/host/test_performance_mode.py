@@ -57,6 +57,9 @@ def test_target_keeps_its_number_and_repeats(name: str) -> None:
     for branch in report.branches():
         assert abs(branch["computed"] - max(wanted, 2)) <= 1
     assert report.skipped and not torch.equal(first, plain) and first.isfinite().all()
+    # Fewer than two evaluations a branch are never planned, however cheap a skipped one is.
+    most = 1.0 / (0.1 + 0.9 * cost)
+    assert report.as_dict()["promised"] == pytest.approx(min(1.6, most))
     assert torch.equal(tm.sample(quick, name, steps=20), first), "run 2 = run 1"
     assert torch.equal(tm.sample(model, name, steps=20), plain), "no trace"
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import demo_figure
+from benchmark_script import benchmark_script
 from comfyui_environment import ROOT, Environment
 from comfyui_server import Server, ServerError, failure_of
 from comfyui_workflow import find, inputs_of
@@ -19,6 +20,7 @@ from demo_measurement import APPLY, SETTINGS, WORKFLOW, Setting, Workflow
 
 pytestmark = [pytest.mark.server, pytest.mark.every_host]
 
+MOST_IMPORT_BYTES = 5 * 2**20
 STEPS = 14
 CFG = 3.0
 INPUTS = [
@@ -90,6 +92,14 @@ def test_loads_with_one_line_where_cache_dit_is_missing(environment: Environment
     assert {"AccelApplyCacheDiT", "AccelReport"} <= set(found["nodes"])
     assert len(told) == 1
     assert "pip install cache-dit" in told[0]
+
+
+@pytest.mark.whole
+def test_importing_it_takes_little_memory_and_no_other_packages(environment: Environment) -> None:
+    found = benchmark_script("pack_import").measured(environment, traced=True)
+    assert found["loaded"] and found["modules"] > 100
+    assert found["others"] == []
+    assert found["bytes"] <= MOST_IMPORT_BYTES
 
 
 def test_server_lists_the_nodes_and_their_inputs(server: Server) -> None:

@@ -95,4 +95,4 @@ def test_the_worst_fall_is_found(tables: ModuleType) -> None:
     assert tables.worst_fall(curve) == (1.5, "7 → 8")
     flat = {n: {"count": n, "psnr": 32.0} for n in (6, 7, 9)}
     assert tables.over(flat, curve) == "+0.5"
-    assert tables.behind(flat, curve) == "7"
+    assert tables.behind(flat, [curve]) == "7"

@@ -83,3 +83,13 @@ def test_sentence_says_lengths_of_time_for_people(
     report.evaluations = [record(0, "cond", True, "below threshold")]
     monkeypatch.setattr(RunReport, "seconds_saved", lambda _: saved)
     assert f"about {text}" in report.sentence()
+
+
+def test_promise_and_outcome_are_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = RunReport("Performance Mode", seconds=10.0, promised=2.0, outcome="finished")
+    report.evaluations = [record(0, "cond", True, "planned")]
+    monkeypatch.setattr(RunReport, "seconds_saved", lambda _: 9.0)
+    assert report.speedup() == 1.9
+    assert "95% of the planned speed" in report.sentence()
+    report.promised = 0.0
+    assert "planned speed" not in report.sentence()

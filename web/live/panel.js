@@ -3,7 +3,7 @@
  * The panel on a node: counts, the strip, and the sentence.
  */
 
-import { AROUND, Frame, part } from "./frame.js";
+import { AROUND, Frame, drawnSize, part } from "./frame.js";
 import { rankTable } from "./ranks.js";
 import { drawRow } from "./strip.js";
 import { bytes, capital, duration, sentence, translated, word } from "./words.js";
@@ -113,13 +113,15 @@ export class Panel extends Frame {
   room() {
     const { node } = this;
     const [x, y] = node.pos;
-    const [width, height] = node.size;
-    const bottom = y + height - this.grown();
+    const [width, height] = drawnSize(node);
+    const plain = height - this.partOf(height, this.plain.drawn);
+    // Newer front ends measure a node anew whenever its size is set; until then it seems lower.
+    const bottom = y + (window.LiteGraph.vueNodesMode ? Math.max(plain, this.plain.drawn) : plain);
     let room = Infinity;
     for (const other of node.graph?._nodes ?? []) {
       if (other === node) continue;
       const top = other.pos[1] - window.LiteGraph.NODE_TITLE_HEIGHT;
-      const beside = other.pos[0] >= x + width || other.pos[0] + other.size[0] <= x;
+      const beside = other.pos[0] >= x + width || other.pos[0] + drawnSize(other)[0] <= x;
       if (!beside && top >= bottom) room = Math.min(room, top - bottom - CLEARANCE);
     }
     return room;
@@ -207,9 +209,15 @@ function bars({ counts = {} }) {
 function gains(progress) {
   const found = [];
   const { seconds, seconds_saved: saved, residual_bytes: held } = progress;
+  const planned = progress.promised ?? 0;
   if (saved !== null && saved > 0) {
     const times = ((seconds + saved) / seconds).toFixed(2);
-    found.push(word("{0} saved", duration(saved)), word("{0}× as fast", times));
+    found.push(word("{0} saved", duration(saved)));
+    found.push(
+      planned > 1
+        ? word("{0}× as fast, planned {1}×", times, planned.toFixed(2))
+        : word("{0}× as fast", times),
+    );
   }
   if (held) found.push(word("{0} on {1}", bytes(held), progress.residual_placement));
   return part("gains", found.join(" · "));

@@ -55,6 +55,7 @@ export interface Progress {
   skipped: number;
   seconds: number;
   seconds_saved: number | null;
+  promised?: number;
   residual_bytes: number;
   residual_placement: string;
   /** None for a run in which the node had nothing to skip. */
@@ -139,6 +140,7 @@ export interface GraphNode {
   mode?: number;
   pos: [number, number];
   size: [number, number];
+  renderingSize?: [number, number];
   graph?: Graph | null;
   badges?: (Badge | (() => Badge))[];
   setSize(size: [number, number]): void;
