@@ -1,7 +1,7 @@
 """A number of evaluations, spent where they count: what a target speed-up asks for.
 
-No threshold: the target says how many evaluations may be computed, the plan spreads them over the
-schedule, and the measured change of the first blocks moves them while the run goes on.
+No threshold: the target says how many evaluations may be computed, and the plan spreads them over
+the schedule.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class PlannedPolicy(Policy):
             lengths = [whole[each] for each in own]
             self._plan = EvaluationPlan(lengths, self._share, self._info.sampler, step)
         change = seen.since_last
-        wanted = self._plan.wants(step, change)
+        wanted = self._plan.wants(step)
         if blocked is not None or wanted:
             return Decision(False, blocked or "planned", change)
         if self._computed_step is not None and step - self._computed_step > self.max_age:

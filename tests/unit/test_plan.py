@@ -32,10 +32,10 @@ def dpm_2(steps: int) -> list[int]:
     return [step for step in range(steps - 1) for _ in range(2)] + [steps - 1]
 
 
-def spend(plan: EvaluationPlan, sequence: list[int], changes: list[float | None]) -> str:
+def spend(plan: EvaluationPlan, sequence: list[int]) -> str:
     picture = ""
-    for step, change in zip(sequence, changes, strict=True):
-        wanted = plan.wants(step, change)
+    for step in sequence:
+        wanted = plan.wants(step)
         if wanted:
             plan.spent()
         picture += "X" if wanted else "."
@@ -47,20 +47,9 @@ def spend(plan: EvaluationPlan, sequence: list[int], changes: list[float | None]
 @pytest.mark.parametrize(
     ("sampler", "sequence"), [("euler", euler), ("heun", heun), ("dpm_2", dpm_2)]
 )
-@pytest.mark.parametrize("shape", ["flat", "falling", "spikes", "unknown"])
-def test_the_number_is_kept(share: float, steps: int, sampler: str, sequence, shape: str) -> None:
+def test_the_number_is_kept(share: float, steps: int, sampler: str, sequence) -> None:
     evaluations = sequence(steps)
-    changes: list[float | None] = {
-        "flat": lambda i: 0.1,
-        "falling": lambda i: 1.0 / (1 + i),
-        "spikes": lambda i: 0.5 if i % 7 == 3 else 0.05,
-        "unknown": lambda i: None,
-    }[shape]
-    picture = spend(
-        EvaluationPlan(even(steps), share, sampler),
-        evaluations,
-        [changes(i) for i in range(len(evaluations))],
-    )
+    picture = spend(EvaluationPlan(even(steps), share, sampler), evaluations)
     assert abs(picture.count("X") - share * len(evaluations)) <= 1
 
 
@@ -72,7 +61,7 @@ def test_what_a_known_sampler_evaluates_is_foreseen(share: float, sampler: str, 
     plan = EvaluationPlan(lengths, share, sampler)
     picture = ""
     for number, step in enumerate(evaluations, start=1):
-        wanted = plan.wants(step, 0.1)
+        wanted = plan.wants(step)
         picture += "X" if wanted else "."
         if wanted:
             plan.spent()
@@ -84,40 +73,21 @@ def test_what_a_known_sampler_evaluates_is_foreseen(share: float, sampler: str, 
 
 def test_a_sampler_whose_evaluations_are_not_known_before() -> None:
     sequence = heun(28)
-    picture = spend(
-        EvaluationPlan(even(28), 0.4, "of another pack"), sequence, [None] * len(sequence)
-    )
+    picture = spend(EvaluationPlan(even(28), 0.4, "of another pack"), sequence)
     assert abs(picture.count("X") - 0.4 * len(sequence)) <= 1
 
 
 def test_everything_and_the_beginning() -> None:
-    assert spend(EvaluationPlan(even(28), 1.0), euler(28), [0.1] * 28) == "X" * 28
-    assert spend(EvaluationPlan(even(28), 0.3), euler(28), [0.1] * 28)[:3].count("X") == 2
-    gaps = [
-        len(gap) for gap in spend(EvaluationPlan(even(50), 0.3), euler(50), [0.1] * 50).split("X")
-    ]
+    assert spend(EvaluationPlan(even(28), 1.0), euler(28)) == "X" * 28
+    assert spend(EvaluationPlan(even(28), 0.3), euler(28))[:3].count("X") == 2
+    gaps = [len(gap) for gap in spend(EvaluationPlan(even(50), 0.3), euler(50)).split("X")]
     assert max(gaps[:5]) < max(gaps) > max(gaps[-1:]), "dense at the start, no long tail"
-
-
-def test_a_surprising_change_brings_an_evaluation_nearer() -> None:
-    quiet = spend(EvaluationPlan(even(50), 0.3), euler(50), [0.1] * 50)
-    where = quiet.index("X", 20)
-
-    def moved(factor: float) -> str:
-        changes: list[float | None] = [0.1] * 50
-        for before in range(1, 4):  # ever larger, so that each is above what is typical by then
-            changes[where - before] = 0.1 * factor ** (4 - before)
-        return spend(EvaluationPlan(even(50), 0.3), euler(50), changes)
-
-    assert "X" in moved(10.0)[where - 2 : where] and "X" not in quiet[where - 2 : where]
-    assert abs(moved(10.0).count("X") - quiet.count("X")) <= 1
-    assert moved(1.5) == quiet, "usual changes move nothing"
 
 
 def test_evaluations_that_were_computed_for_another_reason_count() -> None:
     plan, computed = EvaluationPlan(even(28), 0.5), 0
     for step in range(28):
-        wanted = plan.wants(step, 0.1)
+        wanted = plan.wants(step)
         if wanted or 5 <= step < 10:
             plan.spent()
             computed += 1
@@ -126,7 +96,7 @@ def test_evaluations_that_were_computed_for_another_reason_count() -> None:
 
 def test_a_branch_that_begins_late_gets_its_share() -> None:
     late = list(range(14, 28))
-    picture = spend(EvaluationPlan(even(28), 0.5, first=14), late, [0.1] * 14)
+    picture = spend(EvaluationPlan(even(28), 0.5, first=14), late)
     assert abs(picture.count("X") - 7) <= 1
 
 
