@@ -25,6 +25,10 @@ const box = (id) =>
     const [, height] = node.renderingSize;
     return { top: node.pos[1], bottom: node.pos[1] + height, height };
   }, id);
+/** The only panel that is seen. */
+const panel = page.locator(".dit-live-content:visible");
+/** How much of it is shown. */
+const level = () => panel.getAttribute("data-level");
 const saved = (id) =>
   page.evaluate((id) => window.app.canvas.graph.getNodeById(id).serialize().size[1], id);
 
@@ -33,12 +37,13 @@ async function picture(name, id = node) {
   await page.screenshot({ path, clip: await page.evaluate(whereNode, id) });
 }
 
-/** A node below another one, with so much space for the eye between them. */
+/** A node below another one, with so much space for the eye between them before it had a panel. */
 function putBelow([id, gap]) {
   const { graph } = window.app.canvas;
   const above = graph.getNodeById(id);
   const below = window.LiteGraph.createNode("PreviewAny");
-  const bottom = above.pos[1] + above.renderingSize[1];
+  above.heightBefore ??= above.renderingSize[1];
+  const bottom = above.pos[1] + above.heightBefore;
   below.pos = [above.pos[0] + 20, bottom + window.LiteGraph.NODE_TITLE_HEIGHT + gap];
   graph.add(below);
   return below.id;
@@ -77,6 +82,20 @@ const factors = () =>
     node,
   );
 
+/** Texts in the header of Nodes 2.0 that our badge lies upon. */
+const covered = () =>
+  page.evaluate((node) => {
+    const header = document.querySelector(`[data-testid="node-header-${node}"]`);
+    const badge = header?.querySelector(".dit-live-gained")?.getBoundingClientRect();
+    return [...(header?.querySelectorAll("*:not(.dit-live-gained)") ?? [])]
+      .filter((part) => [...part.childNodes].some((each) => each.nodeType === 3 && each.data.trim()))
+      .filter((part) => {
+        const box = part.getBoundingClientRect();
+        return box.right > badge.left && box.left < badge.right;
+      })
+      .map((part) => part.textContent);
+  }, node);
+
 await front.configure({ theme: "dark", vue });
 await front.load();
 await page.evaluate((workflow) => window.app.loadGraphData(workflow, true, true), workflow);
@@ -111,6 +130,7 @@ await remove(pasted);
 // It is not run, or another one has its place.
 seen.muted = await rest(2);
 seen.bypassed = await rest(4);
+seen.covered = await covered();
 await picture("bypassed");
 seen.runs = await rest(0);
 await run(node, {
@@ -136,18 +156,13 @@ for (const gap of [110, 60]) {
   const below = await page.evaluate(putBelow, [node, gap]);
   await page.waitForTimeout(500);
   await run(node);
-  const level = await page.evaluate(
-    () => document.querySelector(".dit-live-content").dataset.level,
-  );
-  seen.room[gap] = { level, node: await box(node), below: await box(below), ...(await read()) };
+  seen.room[gap] = {
+    level: await level(),
+    node: await box(node),
+    below: await box(below),
+    ...(await read()),
+  };
   await picture(`room_${gap}`);
-  if (gap === 60) {
-    await page.locator(".dit-live-content").click();
-    await page.waitForTimeout(500);
-    seen.opened = await page.evaluate(
-      () => document.querySelector(".dit-live-content").dataset.level,
-    );
-  }
   await remove(below);
 }
 
@@ -163,11 +178,25 @@ await page.waitForTimeout(700);
 const outerSaved = () => page.evaluate(() => [...window.outer.serialize().size]);
 const savedOuter = await outerSaved();
 await front.focus(ids.outer, 1.2);
-const belowOuter = await page.evaluate(putBelow, [ids.outer, 150]);
-await run(`${ids.outer}:${ids.inner}`);
-seen.narrowSubgraph = { node: await box(ids.outer), below: await box(belowOuter) };
-await remove(belowOuter);
-await run(`${ids.outer}:${ids.inner}`);
+seen.roomOuter = {};
+// The canvas leaves more around a panel than Nodes 2.0.
+for (const [name, gap] of [["some", 150], ["little", vue ? 40 : 60]]) {
+  const below = await page.evaluate(putBelow, [ids.outer, gap]);
+  await run(`${ids.outer}:${ids.inner}`);
+  seen.roomOuter[name] = {
+    level: await level(),
+    node: await box(ids.outer),
+    below: await box(below),
+    ...(await read(ids.outer)),
+  };
+  await picture(`room_outer_${name}`, ids.outer);
+  if (name === "little") {
+    await panel.click();
+    await page.waitForTimeout(500);
+    seen.opened = await level();
+  }
+  await remove(below);
+}
 seen.subgraph = {
   saved: [savedOuter, await outerSaved()],
   ...(await read(ids.outer)),

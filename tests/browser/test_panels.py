@@ -43,26 +43,30 @@ def test_a_pasted_node_has_no_hollow_body(seen: Any) -> None:
     assert seen["pasted"]["height"] == seen["before"]["height"]
 
 
-@pytest.mark.parametrize("gap", ["110", "60"])
-def test_the_first_run_does_not_push_the_node_over_what_lies_below(seen: Any, gap: str) -> None:
-    found = seen["room"][gap]
+@pytest.mark.parametrize(
+    ("where", "gap"),
+    [("room", "110"), ("room", "60"), ("roomOuter", "some"), ("roomOuter", "little")],
+)
+def test_the_first_run_does_not_push_the_node_over_what_lies_below(
+    seen: Any, where: str, gap: str
+) -> None:
+    found = seen[where][gap]
     title = 30
     assert found["node"]["bottom"] < found["below"]["top"] - title
     assert found["hidden"] == 0
 
 
-def test_a_subgraph_node_is_not_pushed_over_it_either(seen: Any) -> None:
-    found = seen["narrowSubgraph"]
-    title = 30
-    assert found["node"]["bottom"] < found["below"]["top"] - title
-    assert found["node"]["bottom"] > found["node"]["top"] + 50
-
-
 def test_with_less_room_less_is_shown_and_a_click_shows_the_rest(seen: Any) -> None:
-    levels = [seen["room"][gap]["level"] for gap in ("110", "60")]
+    levels = [seen["roomOuter"][gap]["level"] for gap in ("some", "little")]
     assert levels == ["brief", "line"] and seen["opened"] == "full"
-    assert "step 20 of 20" in seen["room"]["60"]["text"]
-    assert "Skipped" not in seen["room"]["60"]["text"]
+    assert "step 20 of 20" in seen["roomOuter"]["little"]["text"]
+    assert "Skipped" not in seen["roomOuter"]["little"]["text"]
+
+
+def test_room_inside_the_node_counts(seen: Any) -> None:
+    """Nodes 2.0 hides the advanced inputs, and has their room."""
+    levels = [seen["room"][gap]["level"] for gap in ("110", "60")]
+    assert levels == (["full", "full"] if seen["vue"] else ["brief", "line"])
 
 
 def test_a_node_that_does_not_run_dims_its_last_run(seen: Any) -> None:
@@ -70,6 +74,10 @@ def test_a_node_that_does_not_run_dims_its_last_run(seen: Any) -> None:
     for state in ("muted", "bypassed"):
         assert seen[state]["place"] == f"{state}, last run"
         assert seen[state]["opacity"] < 0.6
+
+
+def test_the_badge_covers_nothing(seen: Any) -> None:
+    assert seen["covered"] == []
 
 
 def test_the_badge_is_shown_once_and_as_it_is_now(seen: Any) -> None:

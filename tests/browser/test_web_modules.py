@@ -104,8 +104,36 @@ def test_every_text_is_still_said_by_somebody() -> None:
         assert longest.lower() in said.lower(), english
 
 
+def test_what_the_page_says_itself_is_in_every_language() -> None:
+    said = "\n".join(path.read_text(encoding="utf-8") for path in LIVE.glob("*.js"))
+    words = set(re.findall(r'\bword\(\s*"([^"]+)"', said))
+    assert "Compare presets" in words and "{0} at {1}" in words
+    for language in LANGUAGES:
+        assert words <= set(spoken(language)["page"])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("kind", ["commands", "settings"])
+def test_the_front_end_knows_our_commands_and_settings_in_other_languages(
+    language: str, kind: str
+) -> None:
+    """By their ids, with the dots that it replaces."""
+    path = ROOT / "locales" / language / f"{kind}.json"
+    known = json.loads(path.read_text(encoding="utf-8"))
+    ids = {
+        "commands": ["ditAcceleration.toggle", "ditAcceleration.comparePresets"],
+        "settings": [f"DiTAcceleration.{name}" for name in ("Panels", "Preset", "History")],
+    }[kind]
+    assert list(known) == [name.replace(".", "_") for name in ids]
+    said = "\n".join(path.read_text(encoding="utf-8") for path in LIVE.glob("*.js"))
+    for name in ids:
+        assert f'"{name}"' in said or f"${{SETTING}}.{name.partition('.')[2]}`" in said
+
+
 SAID = [
     "Cache-DiT: skipped 12 of 20 evaluations, about 1.2 s of 2.9 s saved.",
+    "Performance Mode: skipped 7 of 12 evaluations, about 3.9 s of 8.1 s saved: 98% of the planned "
+    "speed.",
     "Performance Mode: nothing skipped in 4 evaluations: 4 steps are too few to skip any: a model "
     "of so few steps is fast already, and Attention Backend or Quantize Model help here.",
     "Performance Mode: skipped 9 of 12 evaluations, about 3 s of 5 s saved; target asks for 10 "

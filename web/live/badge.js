@@ -79,7 +79,8 @@ function hang(node) {
   const badge = found ?? document.createElement("span");
   badge.className = CLASS;
   if (badge.textContent !== text) badge.textContent = text;
-  if (!found) header.append(badge);
+  // In one line with what the front end says there ("Bypassed").
+  if (!found) (header.firstElementChild ?? header).append(badge);
 }
 
 /** Nodes are muted, bypassed, connected and removed while nothing runs. */

@@ -6,7 +6,7 @@
 import { app } from "../../../scripts/app.js";
 import { kindOf, shownGraph } from "./graph.js";
 import { forget, saved } from "./memory.js";
-import { duration } from "./words.js";
+import { duration, word } from "./words.js";
 
 /** @typedef {import("./types").GraphNode} GraphNode */
 /** @typedef {import("./types").Graph} Graph */
@@ -58,30 +58,31 @@ function toggle() {
  * @param {number} mode
  */
 function sentence(count, mode) {
-  if (!count) return "This workflow has no acceleration node.";
-  const nodes = count > 1 ? `${count} nodes are` : "1 node is";
-  return mode === BYPASSED ? `${nodes} bypassed.` : `${nodes} on again.`;
+  if (!count) return word("This workflow has no acceleration node.");
+  return mode === BYPASSED
+    ? word("Acceleration nodes bypassed: {0}.", count)
+    : word("Acceleration nodes on again: {0}.", count);
 }
 
 /** What was saved so far, and a button that forgets it. */
 function history() {
   const place = document.createElement("div");
   place.className = "dit-settings-history";
-  const text = document.createElement("span");
+  const said = document.createElement("span");
   const tell = () => {
     const { seconds, runs } = saved();
-    const times = runs === 1 ? "1 run" : `${runs} runs`;
-    text.textContent = runs ? `${duration(seconds)} in ${times}` : "nothing yet";
+    const text = runs === 1 ? "{0} in 1 run" : "{0} in {1} runs";
+    said.textContent = word(runs ? text : "nothing yet", duration(seconds), runs);
   };
   tell();
   const button = document.createElement("button");
   button.className = "dit-settings-clear";
-  button.textContent = "Clear history";
+  button.textContent = word("Clear history");
   button.addEventListener("click", () => {
     forget();
     tell();
   });
-  place.append(text, button);
+  place.append(said, button);
   return place;
 }
 

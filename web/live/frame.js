@@ -10,7 +10,7 @@ const MARGIN = 10;
 /** Pixels that the front end leaves between two widgets. */
 const GAP = 4;
 /** Pixels that a frame needs around what is in it. */
-export const AROUND = 2 * MARGIN + GAP;
+const AROUND = 2 * MARGIN + GAP;
 
 /**
  * @param {string} kind Part of the class name.
@@ -22,14 +22,6 @@ export function part(kind, text = "") {
   element.className = `dit-live-${kind}`;
   element.textContent = text;
   return element;
-}
-
-/**
- * Size that a node is drawn with: newer front ends keep what was asked for apart from what is in it.
- * @param {GraphNode} node
- */
-export function drawnSize(node) {
-  return node.renderingSize ?? node.size;
 }
 
 /**
@@ -89,7 +81,6 @@ export class Frame {
     // No more than it has taken, or the front end would make room for it by itself.
     const height = () => Math.max(this.taken - GAP, 0);
     const [width, before] = node.size;
-    const [, drawnHeight] = drawnSize(node);
     this.widget = node.addDOMWidget(name, "DIT_LIVE", this.element, {
       serialize: false,
       hideOnZoom: false,
@@ -102,16 +93,14 @@ export class Frame {
     admit(node, this.widget);
     this.widened = Math.max(leastWidth - width, 0);
     /** How high the node was without it. */
-    this.plain = { asked: before, drawn: drawnHeight };
+    this.plain = before;
     // The front end may have made room for it; how much is ours to say.
     node.setSize([width + this.widened, before]);
     const serialized = node.onSerialize;
     node.onSerialize = (data) => {
       serialized?.call(node, data);
       // A copy, or the node in another browser, has nothing to fill the place.
-      if (!data.size) return;
-      const own = this.partOf(node.size[1], this.plain.asked);
-      data.size = [data.size[0] - this.widened, data.size[1] - own];
+      if (data.size) data.size = [data.size[0] - this.widened, data.size[1] - this.grown()];
     };
     this.observer = new ResizeObserver(() => this.fit());
     this.observer.observe(this.content);
@@ -123,14 +112,10 @@ export class Frame {
     return height ? height + AROUND : 0;
   }
 
-  /**
-   * How much of a height of the node is there because of it.
-   * @param {number} height
-   * @param {number} plain That height without it.
-   */
-  partOf(height, plain) {
+  /** How much higher the node is because of it. */
+  grown() {
     if (!window.LiteGraph.vueNodesMode) return this.taken;
-    return Math.min(Math.max(height - plain, 0), this.needed());
+    return Math.min(Math.max(this.node.size[1] - this.plain, 0), this.needed());
   }
 
   /** What is in it, or around the node, has changed. */

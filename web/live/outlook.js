@@ -9,6 +9,7 @@ import { app } from "../../../scripts/app.js";
 import { Frame, part, tableOf } from "./frame.js";
 import { find, kindOf, shownGraph, stepsBehind } from "./graph.js";
 import { cells, together } from "./preset_rows.js";
+import { word } from "./words.js";
 
 /** @typedef {import("./types").GraphNode} GraphNode */
 /** @typedef {import("./types").Outlook} Outlook */
@@ -35,7 +36,7 @@ async function look(node) {
   const last = told.get(node);
   const steps = stepsBehind(node) ?? last?.steps ?? USUAL_STEPS;
   if (last && last.steps === steps) {
-    const sentence = `As planned for the ${steps} steps and the model of the last run.`;
+    const sentence = word("As planned for the {0} steps and the model of the last run.", steps);
     return { rows: last.presets, measured: last.measured ?? {}, sentence };
   }
   const answer = await api.fetchApi(PATH, {
@@ -45,8 +46,8 @@ async function look(node) {
   });
   const { presets } = await answer.json();
   const sentence = last
-    ? `As planned for ${steps} steps of the model of the last run.`
-    : `As planned for ${steps} steps of a usual model; run once to see this one's.`;
+    ? word("As planned for {0} steps of the model of the last run.", steps)
+    : word("As planned for {0} steps of a usual model; run once to see this one's.", steps);
   return { rows: presets, measured: {}, sentence };
 }
 
@@ -56,7 +57,7 @@ async function draw(node) {
   if (!place) return;
   const { rows, measured, sentence } = await look(node);
   const chosen = node.widgets?.find((widget) => widget.name === "approximation")?.value;
-  const head = ["preset", "computed", "planned", "measured"];
+  const head = ["preset", "computed", "planned", "measured"].map((name) => word(name));
   const texts = rows.map((row) => cells(row, measured));
   const table = tableOf(head, texts);
   for (const [at, { preset }] of rows.entries()) {
@@ -122,6 +123,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (kindOf(node) !== NODE) return;
     const button = node.addWidget("button", LABEL, null, () => toggle(node), { serialize: false });
+    button.label = word(LABEL);
     // A place in the workflow's list of values would shift those of inputs that come later.
     button.serialize = false;
   },

@@ -3,7 +3,7 @@
  * The panel on a node: counts, the strip, and the sentence.
  */
 
-import { AROUND, Frame, drawnSize, part } from "./frame.js";
+import { Frame, part } from "./frame.js";
 import { rankTable } from "./ranks.js";
 import { drawRow } from "./strip.js";
 import { bytes, capital, duration, sentence, translated, word } from "./words.js";
@@ -101,30 +101,42 @@ export class Panel extends Frame {
 
   /** Show as much as there is room for above what lies below, and take that height. */
   fit() {
-    const room = this.opened ? Infinity : this.room() - AROUND;
+    const limit = this.opened ? Infinity : this.limit();
     for (const level of LEVELS) {
       this.content.dataset.level = level;
-      if (this.content.offsetHeight <= room) break;
+      if (this.bottom() <= limit) break;
     }
     this.take();
   }
 
-  /** Height that the node may grow by until it meets another one, in pixels of the graph. */
-  room() {
+  /** How far down the node reaches with what is in it now, in pixels of the graph. */
+  bottom() {
     const { node } = this;
-    const [x, y] = node.pos;
-    const [width, height] = drawnSize(node);
-    const plain = height - this.partOf(height, this.plain.drawn);
-    // Newer front ends measure a node anew whenever its size is set; until then it seems lower.
-    const bottom = y + (window.LiteGraph.vueNodesMode ? Math.max(plain, this.plain.drawn) : plain);
-    let room = Infinity;
-    for (const other of node.graph?._nodes ?? []) {
-      if (other === node) continue;
-      const top = other.pos[1] - window.LiteGraph.NODE_TITLE_HEIGHT;
-      const beside = other.pos[0] >= x + width || other.pos[0] + drawnSize(other)[0] <= x;
-      if (!beside && top >= bottom) room = Math.min(room, top - bottom - CLEARANCE);
-    }
-    return room;
+    // Nodes 2.0 has laid it out: it has room inside where it hides inputs, and more than is known
+    // of here around what it shows.
+    const drawn = window.LiteGraph.vueNodesMode
+      ? document.querySelector(`[data-node-id="${node.id}"]`)
+      : null;
+    return drawn instanceof HTMLElement
+      ? node.pos[1] - window.LiteGraph.NODE_TITLE_HEIGHT + drawn.offsetHeight
+      : this.plainBottom() + this.needed();
+  }
+
+  plainBottom() {
+    return this.node.pos[1] + this.node.size[1] - this.grown();
+  }
+
+  /** How far down it may reach until it meets another one. */
+  limit() {
+    const { node } = this;
+    const [x] = node.pos;
+    const [width] = node.size;
+    const tops = (node.graph?._nodes ?? [])
+      .filter((other) => other !== node)
+      .filter((other) => other.pos[0] < x + width && other.pos[0] + other.size[0] > x)
+      .map((other) => other.pos[1] - window.LiteGraph.NODE_TITLE_HEIGHT)
+      .filter((top) => top >= this.plainBottom());
+    return Math.min(...tops) - CLEARANCE;
   }
 }
 

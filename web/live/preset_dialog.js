@@ -5,6 +5,7 @@
  */
 
 import { sliderOf } from "./slider.js";
+import { capital, translated, word } from "./words.js";
 
 /** @typedef {import("./types").PresetResult} PresetResult */
 /** @typedef {import("./types").SavedFile} SavedFile */
@@ -28,7 +29,7 @@ function element(tag, kind, ...content) {
  * @param {() => void} act
  */
 function button(text, act) {
-  const made = element("button", "button", text);
+  const made = element("button", "button", word(text));
   made.type = "button";
   made.addEventListener("click", act);
   return made;
@@ -43,8 +44,9 @@ export class PresetDialog {
     this.buttons = element("div", "buttons");
     this.element = element("section", "dialog");
     this.element.setAttribute("role", "dialog");
-    this.element.setAttribute("aria-label", "Compare presets");
-    this.element.append(element("h2", "title", "Compare presets"), this.body, this.buttons);
+    this.element.setAttribute("aria-label", word("Compare presets"));
+    const title = element("h2", "title", word("Compare presets"));
+    this.element.append(title, this.body, this.buttons);
     // Keys typed here are none of the graph's.
     this.element.addEventListener("keydown", (event) => {
       event.stopPropagation();
@@ -64,16 +66,14 @@ export class PresetDialog {
     const bar = element("progress", "bar");
     bar.max = count;
     bar.value = number;
-    this.body.replaceChildren(
-      element("p", "line", `Run ${number + 1} of ${count}: ${name}. The workflow stays as it is.`),
-      bar,
-    );
+    const text = "Run {0} of {1}: {2}. The workflow stays as it is.";
+    this.body.replaceChildren(element("p", "line", word(text, number + 1, count, name)), bar);
     this.buttons.replaceChildren(button("Cancel", () => this.close()));
   }
 
   /** @param {string} sentence */
   failed(sentence) {
-    this.body.replaceChildren(element("p", "line", sentence));
+    this.body.replaceChildren(element("p", "line", word(sentence)));
     this.buttons.replaceChildren(button("Close", () => this.close()));
   }
 
@@ -96,12 +96,13 @@ export class PresetDialog {
     };
     for (const [number, cells] of result.table.rows.entries()) {
       const row = table.insertRow();
-      for (const cell of cells) row.insertCell().textContent = cell;
+      for (const cell of cells) row.insertCell().textContent = word(cell);
       row.addEventListener("click", () => choose(number));
     }
-    this.body.replaceChildren(table, slider, ...result.notes.map((n) => element("p", "note", n)));
+    const notes = result.notes.map((note) => element("p", "note", capital(translated(note))));
+    this.body.replaceChildren(table, slider, ...notes);
     choose(others.length ? 1 : 0);
-    const picture = element("a", "button", "Picture of all");
+    const picture = element("a", "button", word("Picture of all"));
     picture.href = this.address(result.picture);
     picture.target = "_blank";
     this.buttons.replaceChildren(
@@ -117,7 +118,7 @@ export class PresetDialog {
 function headOf(names) {
   const head = element("thead", "head");
   const row = head.insertRow();
-  for (const name of names) row.append(element("th", "name", name));
+  for (const name of names) row.append(element("th", "name", word(name)));
   return head;
 }
 

@@ -3,7 +3,7 @@
  * What is planned for presets and what was measured of them, as rows of words.
  */
 
-import { duration } from "./words.js";
+import { duration, word } from "./words.js";
 
 /** @typedef {import("./types").Outlook} Outlook */
 /** @typedef {import("./types").Planned} Planned */
@@ -33,7 +33,7 @@ export function cells(row, measured) {
   const gained = seconds && full && preset !== "off" ? ` (${(full / seconds).toFixed(2)}×)` : "";
   return [
     preset,
-    all ? `all ${steps}` : `${computed.toFixed(0)} of ${steps}`,
+    all ? word("all {0}", steps) : word("{0} of {1}", computed.toFixed(0), steps),
     all ? "1×" : `${speedup.toFixed(2)}×`,
     seconds ? duration(seconds) + gained : "–",
   ];

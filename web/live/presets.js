@@ -9,6 +9,7 @@ import { app } from "../../../scripts/app.js";
 import { comparePresets } from "./preset_runs.js";
 import { PresetDialog } from "./preset_dialog.js";
 import { addStyle } from "./style.js";
+import { word } from "./words.js";
 
 const COMMAND = "ditAcceleration.comparePresets";
 const LABEL = "Compare presets (DiT Acceleration)";
@@ -49,5 +50,5 @@ app.registerExtension({
     addStyle("presets.css");
   },
   getNodeMenuItems: (node) =>
-    node.type === NODE ? [null, { content: "Compare presets", callback: begin }] : [],
+    node.type === NODE ? [null, { content: word("Compare presets"), callback: begin }] : [],
 });

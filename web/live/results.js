@@ -9,6 +9,7 @@ import { Frame, part } from "./frame.js";
 import { kindOf } from "./graph.js";
 import { sliderOf } from "./slider.js";
 import { addStyle } from "./style.js";
+import { word } from "./words.js";
 
 /** @typedef {import("./types").GraphNode} GraphNode */
 /** @typedef {import("./types").SavedFile} SavedFile */
@@ -55,9 +56,10 @@ function pictures(output) {
   const frame = part("pair");
   /** @param {number} number */
   const show = (number) => {
-    const pair = sliderOf(side("baseline", before[number]), side("accelerated", after[number]));
+    const left = side(word("baseline"), before[number]);
+    const pair = sliderOf(left, side(word("accelerated"), after[number]));
     frame.replaceChildren(pair, ...(before.length > 1 ? [pages] : []));
-    place.textContent = `${number + 1} of ${before.length}`;
+    place.textContent = word("{0} of {1}", number + 1, before.length);
     shown = number;
   };
   let shown = 0;
@@ -71,7 +73,7 @@ function pictures(output) {
     const button = document.createElement("button");
     button.className = "dit-live-turn";
     button.textContent = text;
-    button.setAttribute("aria-label", by > 0 ? "next picture" : "picture before");
+    button.setAttribute("aria-label", word(by > 0 ? "next picture" : "picture before"));
     button.addEventListener("click", () => show((shown + by + before.length) % before.length));
     return button;
   };

@@ -125,6 +125,7 @@ export interface MenuItem {
 }
 
 export interface Widget {
+  label?: string;
   name: string;
   value?: unknown;
   serialize?: boolean;
@@ -140,7 +141,6 @@ export interface GraphNode {
   mode?: number;
   pos: [number, number];
   size: [number, number];
-  renderingSize?: [number, number];
   graph?: Graph | null;
   badges?: (Badge | (() => Badge))[];
   setSize(size: [number, number]): void;
