@@ -10,7 +10,8 @@
   weights), as Wan 2.2 is used.
 
 Every preset is compared with the full run, and so is plain sampling of the same way with as many
-steps as the preset computed (``plain``). PSNR is taken on the latents (peak: range of the full run's latent); the mean over the pictures.
+steps as the preset computed (``plain``). PSNR is taken on the latents (peak: range of the full
+run's latent); the mean over the pictures.
 Nothing is timed, so a busy machine does no harm.
 """
 

@@ -199,7 +199,8 @@ def split_model(
         heads = a.q.shape[1] if a.heads_first else a.heads
         width = a.q.shape[3] if a.heads_first else a.q.shape[2] // a.heads
         masked = a.mask is not None and [*a.mask.shape]
-        calls.append([a.q.shape[0], heads, width, list(layout.sizes), masked])
+        image = list(layout.shares["image"])
+        calls.append([a.q.shape[0], heads, width, list(layout.sizes), masked, image])
         return original(a, layout, *rest)
 
     split = model.clone()
@@ -354,7 +355,8 @@ class Everywhere:
         self.ended = True
 
 
-def page_that_is_told(told: list[dict[str, Any]]) -> Any:
+@contextmanager
+def page_that_is_told(told: list[dict[str, Any]]) -> Iterator[None]:
     """A page in the place of one that watches the host; every message is added to ``told``."""
     from dit_acceleration_pack.acceleration.host import live_report
 
@@ -365,7 +367,11 @@ def page_that_is_told(told: list[dict[str, Any]]) -> Any:
         send_sync=lambda _event, data, _client: told.append(data),
         send_progress_text=lambda *_: None,
     )
-    return mock.patch.object(live_report, "running_server", lambda: server)
+    with (
+        mock.patch.object(live_report, "running_server", lambda: server),
+        mock.patch.multiple(live_report, EVENT_SECONDS=0.0, MOST_SHARE=1e9),
+    ):
+        yield
 
 
 def run_case(case: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
@@ -377,6 +383,7 @@ def run_case(case: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
 
     from dit_acceleration_pack.acceleration import cluster, host
     from dit_acceleration_pack.acceleration.cluster import connection
+    from dit_acceleration_pack.acceleration.host import prefetch
     from dit_acceleration_pack.acceleration.host.rank import RankWorker
     from dit_acceleration_pack.acceleration.settings.parallel import ParallelSettings
 
@@ -387,8 +394,12 @@ def run_case(case: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
     dist.destroy_process_group()  # The worker makes its own.
     worker = RankWorker(rank, world, {})
     team = Everywhere(worker, world, case["folder"])
-    base = tiny.attach(model, **case["cache"]) if "cache" in case else model
+    base = _with_levers(model, case)
     want = tiny.sample(base, name, **options)
+    left_out: list[int] = []
+
+    def leave_out(blocks: Any) -> None:
+        left_out.append(len(blocks))
 
     def callback(step: int, *_: Any) -> None:
         if "goes wrong" in case and step == case["goes wrong"][0]:
@@ -402,9 +413,8 @@ def run_case(case: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
         if "mistake" in case:
             stack.enter_context(MISTAKES[case["mistake"]]())
         settings = ParallelSettings(gpus=world, **case.get("settings", {}))
-        far = host.attach_split(model, settings, "split")
-        if "cache" in case:
-            far = tiny.attach(far, **case["cache"])
+        far = _with_levers(host.attach_split(model, settings, "split"), case)
+        stack.enter_context(mock.patch.object(prefetch, "leave_out", leave_out))
         try:
             got = tiny.sample(far, name, callback=callback, **options)
         except Exception as error:
@@ -417,32 +427,53 @@ def run_case(case: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
         "sent": [one.sent for one in report.ranks],
         "residuals": [one.residuals for one in report.ranks],
         "notices": list(report.notices),
-        "told": told,
+        "told": [one for one in told if one["node"] == "split"],
+        "told of caching": [one for one in told if one["node"] == "caching"],
         "went_wrong": "goes wrong" in case and not sign.exists(),
     }
-    if "cache" in case:
+    if "cache" in case or "planned" in case:
         mine, whole = tiny.report_of(far), tiny.report_of(base)
         found |= {
+            "left_out": left_out,
+            "sizes": [e.size for e in mine.evaluations],
+            "notices": [*found["notices"], *mine.notices],
+            "whole_notices": list(whole.notices),
             "skips": [e.skipped for e in mine.evaluations],
             "whole_skips": [e.skipped for e in whole.evaluations],
             "whole_peak": whole.residual_peak_bytes,
-            "notices": [*found["notices"], *mine.notices],
         }
     return found
+
+
+def _with_levers(model: Any, case: dict[str, Any]) -> Any:
+    """The model with the levers of a case."""
+    import tiny_models as tiny
+
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.policies.planned import Planned
+    from dit_acceleration_pack.acceleration.progressive import ProgressiveSettings
+
+    if "progressive" in case:
+        model = host.attach_progressive(model, ProgressiveSettings(**case["progressive"]))
+    if "planned" in case:
+        model = host.attach(model, Planned(case["planned"], "target", strict=True), "caching")
+    if "cache" in case:
+        model = tiny.attach(model, **case["cache"])
+    return model
 
 
 # ---------------------------------------------------------------- mistakes made on purpose
 
 
 @contextmanager
-def _rules_left_out(kind: str) -> Iterator[None]:
+def _rules_left_out(*kinds: str) -> Iterator[None]:
     """As if a family's data did not say what goes along tokens."""
     from dit_acceleration_pack.acceleration.parallel import sharding
 
     original = sharding._part
 
     def part(rule: Any, value: Any, layout: Any) -> Any:
-        left_out = rule.arg.keyword == kind
+        left_out = rule.arg.keyword in kinds
         return value if left_out else original(rule, value, layout)
 
     with mock.patch.object(sharding, "_part", part):
@@ -484,6 +515,29 @@ def _grain_forgotten() -> Iterator[None]:
 
 
 @contextmanager
+def _side_blocks_whole() -> Iterator[None]:
+    """As if the first of the side blocks were given all tokens, and not a rank's."""
+    from dit_acceleration_pack.acceleration.parallel.sharding import Sharding
+
+    original = Sharding._side_block
+
+    def side_block(self: Any, plan: Any, first: bool, *rest: Any) -> Any:
+        return original(self, plan, False, *rest)
+
+    with mock.patch.object(Sharding, "_side_block", side_block):
+        yield
+
+
+@contextmanager
+def _all_attention_joined() -> Iterator[None]:
+    """As if all attention of a block were over text and image, and none over the image alone."""
+    from dit_acceleration_pack.acceleration.parallel import Layout
+
+    with mock.patch.object(Layout, "of", lambda self, tokens: self):
+        yield
+
+
+@contextmanager
 def _each_for_itself() -> Iterator[None]:
     """As if every rank went by its own tokens; that they agree in the end keeps them together."""
     from dit_acceleration_pack.acceleration.parallel import Together
@@ -507,7 +561,10 @@ def _decides_alone() -> Iterator[None]:
 
 MISTAKES: dict[str, Any] = {
     "none": ExitStack,
-    "rope": lambda: _rules_left_out("pe"),
+    "rope": lambda: _rules_left_out("pe", "freqs"),
+    "times": lambda: _rules_left_out("timestep"),
+    "side": _side_blocks_whole,
+    "joined": _all_attention_joined,
     "ranges": lambda: _rules_left_out("modulation_dims"),
     "last add": _last_add_cut,
     "mask": _mask_dropped,

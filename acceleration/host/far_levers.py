@@ -29,6 +29,7 @@ from .memory import expected_branches
 from .model import sampler_name
 from .split_orders import CachingOrder, Course
 from .split_run import BranchNumbers, SplitRun
+from .stages import gain_of
 from .wrapping import Sampling
 
 log = logging.getLogger("dit_acceleration")
@@ -64,22 +65,26 @@ class FarCaching:
         schedules = sampling.patcher.get_model_object("model_sampling")
         self._split, self._numbers, self._prediction = split, BranchNumbers(), 0
         self._schedule = Schedule.from_sigmas(
-            sampling.sigmas.tolist(), float(getattr(schedules, "sigma_max", math.inf))
+            sampling.sigmas.tolist(),
+            float(getattr(schedules, "sigma_max", math.inf)),
+            gain_of(sampling.options),
         )
         self._corrects = technique.settings.corrector
         self._correctors: dict[tuple[int, str], Corrector] = {}
         self._listener = Guarded(listener)
         sampler = sampler_name(sampling.sampler)
         self.report = RunReport(technique.name, settings=technique.describe(), sampler=sampler)
+        self.report.steps = self._schedule.steps
         split.open_lever(
             "caching",
             CachingOrder(
                 technique,
-                tuple(map(float, sampling.sigmas.tolist())),
-                float(getattr(schedules, "sigma_max", math.inf)),
+                self._schedule.sigmas,
+                self._schedule.largest,
                 sampler,
                 window,
                 expected_branches(sampling.guider),
+                self._schedule.gain,
             ),
         )
 
@@ -107,6 +112,10 @@ class FarCaching:
             output = call.execute()
         finally:
             self._split.course = None
+        for record in self._split.records:
+            # Until the ranks' own report comes, without times.
+            self.report.evaluations.append(record)
+            self._listener.evaluated(record, lambda: self.report)
         try:
             return self._corrected(number, output)
         except Exception as error:
@@ -144,6 +153,7 @@ class FarCaching:
     def close(self, finished: bool) -> RunReport:
         """Close it in the ranks, whose reports are alike; the first one's is told."""
         self._correctors.clear()
+        told = len(self.report.evaluations)
         found = self._split.close_lever("caching", finished)
         first = next((report for report in found if report is not None), None)
         if first is not None:
@@ -156,7 +166,7 @@ class FarCaching:
                 [report.residual_peak_bytes if report is not None else 0 for report in found]
             )
         self.report.outcome = "finished" if finished else "interrupted"
-        for record in self.report.evaluations:
+        for record in self.report.evaluations[told:]:
             self._listener.evaluated(record, lambda: self.report)
         self._listener.ended(self.report)
         return self.report

@@ -29,6 +29,7 @@ from ..sampling.course import Call
 from ..sampling.gates import installed
 from ..sampling.run import SamplingRun
 from ..schedule import Schedule
+from . import prefetch
 from .attention import OVERRIDE, PlacedRun
 from .memory import HostMemory
 from .split_orders import CachingOrder, EvaluationOrder, Loader, Opened, Outcome, RunOrder
@@ -63,6 +64,8 @@ class RankWorker:
         for name, value in arguments.items():
             if hasattr(comfy.cli_args.args, name):
                 setattr(comfy.cli_args.args, name, value)
+        # Nothing can be exchanged within a recording of a block.
+        comfy.cli_args.args.disable_cuda_graphs = True
         import comfy.model_management
         import folder_paths
 
@@ -225,7 +228,7 @@ class _Caching:
         self._prediction = 0
         self.run = SamplingRun(
             order.technique,
-            Schedule.from_sigmas(list(order.sigmas), order.sigma_max),
+            Schedule.from_sigmas(list(order.sigmas), order.sigma_max, order.gain),
             order.sampler,
             patcher.model.diffusion_model,
             order.window,
@@ -286,6 +289,9 @@ class _Part:
                 device=worker._device,
                 conds=course.conds,
                 part_lengths=course.part_lengths,
+                obstacle=prefetch.obstacle,
+                leave_out=prefetch.leave_out,
+                outliving=prefetch.outliving,
                 stage=course.stage,
             )
         )

@@ -50,6 +50,8 @@ class CachingOrder:
     sampler: str
     window: tuple[float, float]
     branches: int
+    gain: float = 1.0
+    """See ``Schedule``."""
 
 
 @dataclass(frozen=True)

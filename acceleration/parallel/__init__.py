@@ -7,7 +7,7 @@ from .agreement import Together
 from .exchange import chosen
 from .group import Group, Traffic, peers_doing
 from .layout import Layout, require_enough, shares
-from .prediction import keys_bytes, ulysses_bytes
+from .prediction import gather_bytes, keys_bytes, ulysses_bytes
 from .report import RankReport, SplitReport
 from .rows import Plan, cut_rows, plan
 from .sharding import Sharding, why_whole
@@ -25,6 +25,7 @@ __all__ = [
     "World",
     "chosen",
     "cut_rows",
+    "gather_bytes",
     "keys_bytes",
     "peers_doing",
     "plan",

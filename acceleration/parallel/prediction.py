@@ -40,6 +40,14 @@ def ulysses_bytes(
     return batch * size * item * (there + back)
 
 
+def gather_bytes(batch: int, width: int, sizes: Sequence[int], item: int) -> int:
+    """Bytes that a rank hands to others when an evaluation ends: its part of the image stream.
+
+    ``sizes`` are image tokens by rank, ``width`` is that of the stream.
+    """
+    return batch * max(sizes) * width * item * (len(sizes) - 1)
+
+
 class Measured(NamedTuple):
     """One evaluation on one GPU, and what connects several."""
 

@@ -84,12 +84,12 @@ def _traffic(model: Model, rows: int, ranks: int) -> tuple[int, int]:
         return 0, 0
     formulas: Any = engine("parallel.prediction")
     shares = engine("parallel.layout").shares
-    sizes = [
-        sum(n) for n in zip(shares(model.text, ranks), shares(model.image, ranks), strict=True)
-    ]
+    image, width = shares(model.image, ranks), model.heads * 128
+    sizes = [sum(n) for n in zip(shares(model.text, ranks), image, strict=True)]
     chosen = engine("parallel.exchange").chosen("auto", ranks, model.heads, model.heads)
     if chosen == "keys":
-        sent = formulas.keys_bytes(rows, model.heads * 128, sizes, BF16)
+        sent = formulas.keys_bytes(rows, width, sizes, BF16)
     else:
         sent = formulas.ulysses_bytes(0, rows, model.heads, 128, sizes, BF16)
-    return sent * model.blocks, 2 * model.blocks + 1
+    whole = sent * model.blocks + formulas.gather_bytes(rows, width, image, BF16)
+    return whole, 2 * model.blocks + 1

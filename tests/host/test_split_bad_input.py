@@ -21,6 +21,9 @@ from tiny_models import conditioning, make_model, sample
 from dit_acceleration_pack.acceleration import cluster, host
 from dit_acceleration_pack.acceleration.cluster import connection
 from dit_acceleration_pack.acceleration.errors import AccelerationError
+from dit_acceleration_pack.acceleration.host import quantize
+from dit_acceleration_pack.acceleration.host.quantize import QUANTIZE_KEY, QuantizeAttachment
+from dit_acceleration_pack.acceleration.quantize import QuantizeSettings
 from dit_acceleration_pack.acceleration.settings.parallel import ParallelSettings
 
 
@@ -100,15 +103,17 @@ def test_quantized_weights(model: Any) -> None:
     refused(model, r"the weight img_in\.weight of this model is quantized \(Quantized\).*bf16")
 
 
-def test_quantize_model_on_the_same_model(model: Any) -> None:
-    from dit_acceleration_pack.acceleration.host.quantize import QUANTIZE_KEY, QuantizeAttachment
-    from dit_acceleration_pack.acceleration.quantize import QuantizeSettings
+def test_quantize_model_before_it(model: Any) -> None:
+    model.set_attachments(QUANTIZE_KEY, QuantizeAttachment(QuantizeSettings(), None, None))
+    refused(model, r"Quantize Model and Split Across GPUs are on the same model.*remove one")
 
+
+def test_quantize_model_behind_it(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Hosts without such weights say that first.
+    monkeypatch.setattr(quantize, "why_not_here", lambda: "")
     far = host.attach_split(model, ParallelSettings(gpus=2))
     with pytest.raises(AccelerationError, match=r"holds no weights.*use one of the two"):
         host.attach_quantize(far, QuantizeSettings(precision="fp8"))
-    model.set_attachments(QUANTIZE_KEY, QuantizeAttachment(QuantizeSettings(), None, None))
-    refused(model, r"Quantize Model and Split Across GPUs are on the same model.*remove one")
 
 
 @pytest.mark.parametrize("name", ["wan_humo", "wan22_s2v", "wan22_animate", "ltxav", "aura_flow"])
@@ -303,6 +308,17 @@ def test_a_computer_of_the_cluster_that_lacks_the_model(tmp_path: Path) -> None:
     loader = Loader("comfy.sd", "load_diffusion_model", (gone,))
     with pytest.raises(AccelerationError, match=r"has no file .*model\.safetensors: put the model"):
         RankWorker(1, 2, {}).load(loader)
+
+
+def test_no_block_is_recorded_in_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newer hosts replay blocks as CUDA graphs, in which nothing is exchanged."""
+    import comfy.cli_args
+
+    from dit_acceleration_pack.acceleration.host.rank import RankWorker
+
+    monkeypatch.setattr(comfy.cli_args.args, "disable_cuda_graphs", False, raising=False)
+    RankWorker(0, 2, {"disable_cuda_graphs": False})
+    assert comfy.cli_args.args.disable_cuda_graphs
 
 
 def test_outside_of_sampling_a_split_model_says_what_it_is(model: Any) -> None:

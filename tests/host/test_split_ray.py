@@ -247,19 +247,27 @@ def test_an_attention_backend_acts_in_the_ranks(flux: Any) -> None:
     assert counts["sdpa", ""] == 2 * 5
 
 
+COMPUTED_WITHIN = 20.0
+"""Seconds from one rank's lack of memory to the end of the short run, which all compute."""
+
+
 def test_one_rank_that_runs_out_of_memory_makes_all_compute(flux: Any, sign: Path) -> None:
     settings = {"max_warmup_steps": 2, "residual_diff_threshold": 0.35}
     far = attach(split(flux, split="sequence"), **settings)
     want = sample(flux, "flux", steps=8)
 
+    fault = []
+
     def callback(step: int, *_: Any) -> None:
         if step == 3:
             sign.write_text("memory 1 0")
+            fault.append(time.monotonic())
 
-    began = time.monotonic()
     got = sample(far, "flux", steps=8, callback=callback)
+    took = time.monotonic() - fault[0]
     assert not sign.exists(), "it has run out of memory"
-    assert time.monotonic() - began < 60
+    print(f"all had computed {took:.2f} s after it")
+    assert took < COMPUTED_WITHIN
     report = report_of(far)
     assert any("memory ran out" in n or "another GPU" in n for n in report.notices)
     assert not any(e.skipped for e in report.evaluations[4:])
@@ -271,9 +279,10 @@ def test_cancel_in_the_middle_of_an_evaluation(flux: Any, sign: Path) -> None:
 
     far = split(flux, split="sequence")
     want = sample(far, "flux", steps=2)
+    processes, before = in_ranks(process), in_ranks(kept)
     cached = attach(far, residual_diff_threshold=0.9)
     sample(cached, "flux", steps=8)
-    processes, before = in_ranks(process), in_ranks(kept)
+    assert in_ranks(kept) == before, "what caching remembered goes with its run"
     sign.write_text("sleep 1 1")
     # The other rank is in an exchange then and waits.
     cancel = threading.Timer(0.7, management.interrupt_current_processing)
@@ -285,7 +294,7 @@ def test_cancel_in_the_middle_of_an_evaluation(flux: Any, sign: Path) -> None:
     sign.unlink()
     assert in_ranks(process) == processes
     after = in_ranks(kept)
-    assert all(now <= then for now, then in zip(after, before, strict=True)), (before, after)
+    assert after == before
     assert torch.equal(sample(far, "flux", steps=2), want), "the next run works"
     assert split_report(far).started is None, "with the same processes"
 
@@ -301,8 +310,7 @@ def test_a_process_that_dies_is_one_sentence_and_the_next_run_works(flux: Any, s
 
 
 KILLED_WITHIN = 5.0
-"""Seconds in which the sentence about a killed process comes, which is promised, on a free machine;
-a busy one gets as much again for every process that runs here."""
+"""Seconds in which the sentence about a killed process comes."""
 
 
 def test_a_process_that_is_killed_from_outside(flux: Any, sign: Path) -> None:
@@ -322,8 +330,8 @@ def test_a_process_that_is_killed_from_outside(flux: Any, sign: Path) -> None:
         sample(far, "flux", steps=50)
     took = time.monotonic() - killed[0]
     assert "\n" not in str(told.value)
-    print(f"{took:.2f} s")
-    assert took < 4 * KILLED_WITHIN
+    print(f"a sentence {took:.2f} s after SIGKILL")
+    assert took < KILLED_WITHIN
     sign.unlink()
     assert torch.equal(sample(far, "flux", steps=2), want), "the next run works"
 

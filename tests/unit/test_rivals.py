@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from comfyui_environment import ROOT
 
 
@@ -38,8 +39,10 @@ def test_shortest_path_is_the_cheapest_of_all(rivals: ModuleType) -> None:
 
     def cost(path: tuple[int, ...]) -> float:
         way = (0, *path, steps)
-        before = (0, 0, *path)
-        return sum(float(costs[k, i, j]) for k, (i, j) in zip(before, itertools.pairwise(way)))
+        before = (0, 0, *path[:-1])
+        return sum(
+            float(costs[k, i, j]) for k, (i, j) in zip(before, itertools.pairwise(way), strict=True)
+        )
 
     best = min(itertools.combinations(range(1, steps), count - 1), key=cost)
     assert rivals.shortest_path(costs, count) == {0, *best}
