@@ -20,7 +20,8 @@ PLACES = {
     "docs/several_gpus.md": {"parallel"},
     "benchmarks/README.md": {
         "full-size", "attention", "performance", "target", "quality", "tea-cache", "video",
-        "memory", "overhead", "attention-overhead", "profiler", "quantize", "plans", "progressive",
+        "memory", "overhead", "attention-overhead", "profiler", "quantize", "plans",
+        "schedules", "progressive",
     },
 }  # fmt: skip
 
