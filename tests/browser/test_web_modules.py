@@ -130,6 +130,14 @@ def test_the_front_end_knows_our_commands_and_settings_in_other_languages(
         assert f'"{name}"' in said or f"${{SETTING}}.{name.partition('.')[2]}`" in said
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_groups_of_our_settings_have_headings_in_other_languages(language: str) -> None:
+    said = (LIVE / "controls.js").read_text(encoding="utf-8")
+    groups = set(re.findall(r'category: \["DiT Acceleration", "(\w+)"', said))
+    main = json.loads((ROOT / "locales" / language / "main.json").read_text(encoding="utf-8"))
+    assert groups == set(main["settingsCategories"]) == {"Nodes", "History"}
+
+
 SAID = [
     "Cache-DiT: skipped 12 of 20 evaluations, about 1.2 s of 2.9 s saved.",
     "Performance Mode: skipped 7 of 12 evaluations, about 3.9 s of 8.1 s saved: 98% of the planned "
@@ -176,6 +184,33 @@ def test_what_the_server_says_is_told_in_the_language_of_the_page(
         f"console.log(JSON.stringify([sentence({json.dumps(progress)})]));",
     )[0]
     assert re.findall(r"[A-Za-z]{3,}", re.sub(KEPT, "", told)) == [], told
+
+
+LINES = [
+    "Cache-DiT: skipped 12 of 20 evaluations, about 1.2 s of 2.9 s saved.",
+    "Model: flux (described); sampler euler, 20 steps, 20 evaluations, 2.90 s (finished).",
+    "  cond: 8 computed, 12 skipped",
+    "Residuals: 1.2 MiB at peak, kept on gpu.",
+    "Settings: calibrator blend (node); the rest as by default.",
+    "Note: 4 steps are too few to skip any: a model of so few steps is fast already, and Attention "
+    "Backend or Quantize Model help here.",
+    "No visible difference; 2 images: PSNR 45.10 dB, SSIM 0.9931.",
+]
+NAMES = (
+    "Cache-DiT|flux|described|euler|finished|cond|MiB|gpu|calibrator|blend|node|images|PSNR|SSIM"
+)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_lines_of_a_report_are_told_in_the_language_of_the_page(
+    node: str, tmp_path: Path, language: str
+) -> None:
+    script = f'import {{ speak, line }} from "./words.js"; speak({json.dumps(spoken(language))});'
+    script += f"console.log(JSON.stringify({json.dumps(LINES)}.map(line)));"
+    for said, told in zip(LINES, run(node, tmp_path, script), strict=True):
+        rest = re.sub(f"{NAMES}|{KEPT}", "", told)
+        assert told != said and re.findall(r"[A-Za-z]{3,}", rest) == [], told
+        assert told.endswith(".") == said.endswith(".") and told[:2].isspace() == said[:2].isspace()
 
 
 def test_what_nobody_has_translated_stays_as_it_was(node: str, tmp_path: Path) -> None:

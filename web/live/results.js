@@ -9,7 +9,7 @@ import { Frame, part } from "./frame.js";
 import { kindOf } from "./graph.js";
 import { sliderOf } from "./slider.js";
 import { addStyle } from "./style.js";
-import { word } from "./words.js";
+import { line, word } from "./words.js";
 
 /** @typedef {import("./types").GraphNode} GraphNode */
 /** @typedef {import("./types").SavedFile} SavedFile */
@@ -106,7 +106,7 @@ function drawings(output) {
 function show(node, output) {
   const text = output.text?.[0];
   if (!text) return;
-  const [first, ...rest] = text.split("\n");
+  const [first, ...rest] = text.split("\n").map(line);
   const lines = [...rest, ...(output.lines ?? [])].join("\n").trimEnd();
   const more = lines ? [part("lines", lines)] : [];
   const shown = [part("result", first), ...pictures(output), ...more, ...drawings(output)];

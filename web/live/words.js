@@ -80,6 +80,19 @@ export function sentence(progress) {
 }
 
 /**
+ * A line of a report: what is said after its heading where the whole is not known.
+ * @param {string} said
+ * @returns {string}
+ */
+export function line(said) {
+  const [, before, body, after] = /^(\s*)(.*?)(\.?)$/.exec(said) ?? ["", "", said, ""];
+  const whole = translated(body);
+  const cut = body.indexOf(": ") + 2;
+  const told = whole !== body || cut < 2 ? whole : body.slice(0, cut) + translated(body.slice(cut));
+  return before + told + after;
+}
+
+/**
  * With a capital at the beginning; names of inputs stay as they are.
  * @param {string} said
  */
