@@ -138,22 +138,34 @@ class Demo:
         self, model: Any, prompt: str, seed: int, cfg: float, steps: int, sampler: str = "euler"
     ) -> Sample:
         """Sample from noise with the scheduler "simple", as KSampler does."""
+        return self.sample_sigmas(model, prompt, seed, cfg, self.sigmas(steps), sampler)
+
+    def sigmas(self, steps: int) -> torch.Tensor:
+        """The schedule ``[steps + 1]`` of the scheduler "simple"."""
         import comfy.samplers
 
-        sampling = model.get_model_object("model_sampling")
-        sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
-        return self.sample_sigmas(model, prompt, seed, cfg, sigmas, sampler)
+        sampling = self.model.get_model_object("model_sampling")
+        return comfy.samplers.calculate_sigmas(sampling, "simple", steps)
 
     def sample_sigmas(
-        self, model: Any, prompt: str, seed: int, cfg: float, sigmas: torch.Tensor, sampler: str
+        self,
+        model: Any,
+        prompt: str,
+        seed: int,
+        cfg: float,
+        sigmas: torch.Tensor,
+        sampler: str,
+        start: torch.Tensor | None = None,
+        add_noise: bool = True,
     ) -> Sample:
-        """Sample from noise along any sigmas, as SamplerCustom does."""
+        """Sample along any sigmas, as SamplerCustom does; from noise alone without a ``start``."""
         import comfy.sample
         import comfy.samplers
         import torch
 
-        empty = self.empty()
-        noise = comfy.sample.prepare_noise(empty, seed)
+        start = self.empty() if start is None else start
+        noise = comfy.sample.prepare_noise(start, seed)
+        noise = noise if add_noise else torch.zeros_like(noise)
         positive, negative = self.conditioning(prompt), self.conditioning(None)
         solver = comfy.samplers.sampler_object(sampler)
         with torch.inference_mode():
@@ -168,7 +180,7 @@ class Demo:
                 sigmas,
                 positive,
                 negative,
-                empty,
+                start,
                 callback=laps,
                 disable_pbar=True,
                 seed=seed,
@@ -258,6 +270,14 @@ def processor() -> str:
         text = ""
     name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     return name[1] if name else platform.processor() or platform.machine()
+
+
+def begun(options: argparse.Namespace, environment: Environment) -> dict[str, Any]:
+    """Results to add to: with ``--resume`` those that the output file has."""
+    data: dict[str, Any] = {"environment": describe(environment), "rows": []}
+    if options.resume and options.output.exists():
+        data["rows"] = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
+    return data
 
 
 def write(path: Path, data: Mapping[str, Any], tell: bool = True) -> None:

@@ -117,19 +117,12 @@ class Bench:
         self.full: dict[tuple[str, int, float], list[Any]] = {}
         self.known_costs: dict[tuple[str, str, int, float], torch.Tensor] = {}
 
-    def sigmas(self, steps: int) -> list[float]:
-        import comfy.samplers
-
-        sampling = self.demo.model.get_model_object("model_sampling")
-        found = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
-        return [float(sigma) for sigma in found]
-
     def steps_of(self, way: str, count: int, sampler: str, steps: int, cfg: float) -> set[int]:
         """Which steps a way computes whose plan is known before the run."""
         from dit_acceleration_pack.acceleration.policies.plan import step_lengths
 
         if way in SPREADS:
-            return SPREADS[way](step_lengths(self.sigmas(steps)), count)
+            return SPREADS[way](step_lengths(self.demo.sigmas(steps).tolist()), count)
         if way == SPECTRUM:
             return rivals.growing_windows(steps, count)
         return rivals.shortest_path(self.costs(way, sampler, steps, cfg), count)
@@ -150,7 +143,7 @@ class Bench:
                     self.demo.sample(model, prompt, seed, cfg, steps, sampler)
                 residuals += found
                 paths.append(path)
-            sigmas = self.sigmas(steps)
+            sigmas = self.demo.sigmas(steps).tolist()
             self.known_costs[RECORDED, sampler, steps, cfg] = rivals.gap_costs(residuals, sigmas)
             self.known_costs[AVERAGE, sampler, steps, cfg] = rivals.leap_costs(paths, sigmas)
         return self.known_costs[key]
@@ -236,9 +229,7 @@ def main(options: argparse.Namespace, environment: Any) -> int:
     if options.quick:
         options.pictures = min(options.pictures, QUICK_PICTURES)
         options.counts = options.counts or QUICK_COUNTS
-    data: dict[str, Any] = {"environment": harness.describe(environment), "rows": []}
-    if options.resume and options.output.exists():
-        data["rows"] = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
+    data = harness.begun(options, environment)
     known = {tuple(row[key] for key in KEYS) for row in data["rows"]}
     for name in options.models:
         missing = [

@@ -18,20 +18,19 @@ Nothing is timed, so a busy machine does no harm.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness
+import performance
 import plans
 
 if TYPE_CHECKING:
     import torch
 
 FIRST_SEED, OTHER_SEED = 8000, 8500
-PRESETS = ("quality", "balanced", "fast", "ultra")
 STEPS, SWITCH = 28, 12
 SHORT, MIDDLE = (8, 10, 12), (0.3, 0.5, 0.7)
 RISING, EXPERTS = "rising", "two experts"
@@ -53,24 +52,18 @@ class Way:
 
     def run(self, models: Sequence[Any], prompt: str, steps: int) -> torch.Tensor:
         """The latent that a way of so many steps leads to; two models are two experts."""
-        import torch
-
         sigmas = self.sigmas(steps)
         if self.case == EXPERTS:
             switch = max(round(SWITCH * steps / STEPS), 1)
             half = self.part(models[0], prompt, sigmas[: switch + 1])
-            return self.part(models[-1], prompt, sigmas[switch:], half, again=False)
+            return self.part(models[-1], prompt, sigmas[switch:], half, add_noise=False)
         start = None if self.case.endswith("steps") else self.start(prompt)
-        return self.part(models[0], prompt, torch.as_tensor(sigmas), start, self.case != RISING)
+        return self.part(models[0], prompt, sigmas, start, add_noise=self.case != RISING)
 
     def sigmas(self, steps: int) -> torch.Tensor:
-        import comfy.samplers
-
-        sampling = self.demo.model.get_model_object("model_sampling")
         share = float(self.case.split()[1]) if self.case.startswith("from") else 1.0
         rising = self.case == RISING
-        whole = comfy.samplers.calculate_sigmas(sampling, "simple", int(steps / share) + rising)
-        found = whole[-(steps + 1) :]
+        found = self.demo.sigmas(int(steps / share) + rising)[-(steps + 1) :]
         if rising:
             found = found.flip(0)
             found[0] = LEAST_SIGMA
@@ -91,33 +84,19 @@ class Way:
         model: Any,
         prompt: str,
         sigmas: torch.Tensor,
-        latent: torch.Tensor | None = None,
-        again: bool = True,
+        start: torch.Tensor | None = None,
+        add_noise: bool = True,
     ) -> torch.Tensor:
-        """Sample along some sigmas; ``again`` adds noise first."""
-        import comfy.sample
-        import comfy.samplers
-        import torch
-
-        latent = self.demo.empty() if latent is None else latent
-        noise = comfy.sample.prepare_noise(latent, FIRST_SEED)
-        with torch.inference_mode():
-            found: torch.Tensor = comfy.sample.sample_custom(
-                model, noise if again else torch.zeros_like(noise), self.cfg,
-                comfy.samplers.sampler_object("euler"), sigmas, self.demo.conditioning(prompt),
-                self.demo.conditioning(None), latent, disable_pbar=True, seed=FIRST_SEED,
-            )  # fmt: skip
-        return found
+        """Sample along some sigmas."""
+        run = (model, prompt, FIRST_SEED, self.cfg, sigmas, "euler", start, add_noise)
+        latent: torch.Tensor = self.demo.sample_sigmas(*run).latent
+        return latent
 
 
 def presets_of(demo: Any, preset: str, case: str) -> list[Any]:
     """The MODELs behind Performance Mode."""
-    from dit_acceleration_pack.acceleration import host
-    from dit_acceleration_pack.acceleration.performance import PerformanceSettings
-
-    settings = PerformanceSettings(mode="auto", approximation=preset)
     models = [demo.model, demo.model.clone()] if case == EXPERTS else [demo.model]
-    return [host.attach_performance(model, settings) for model in models]
+    return [performance.Bench.accelerated("auto", preset, model) for model in models]
 
 
 class Bench:
@@ -158,8 +137,7 @@ class Bench:
         if key not in self.plain:
             model, pairs = self.demo.model, zip(self.prompts, self.baseline(way), strict=True)
             self.plain[key] = statistics.fmean(
-                min(harness.psnr(full, way.run([model], prompt, steps)), 200.0)
-                for prompt, full in pairs
+                harness.psnr(full, way.run([model], prompt, steps)) for prompt, full in pairs
             )
         return self.plain[key]
 
@@ -167,7 +145,9 @@ class Bench:
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", default=list(plans.DEMOS), choices=plans.DEMOS)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
-    parser.add_argument("--presets", nargs="+", default=list(PRESETS), choices=PRESETS)
+    parser.add_argument(
+        "--presets", nargs="+", default=list(performance.PRESETS), choices=performance.PRESETS
+    )
     parser.add_argument("--pictures", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--cfg", type=float, nargs="+", default=[1.0])
     parser.add_argument("--resume", action="store_true", help="keep rows of the output file")
@@ -175,9 +155,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace, environment: Any) -> int:
-    data: dict[str, Any] = {"environment": harness.describe(environment), "rows": []}
-    if options.resume and options.output.exists():
-        data["rows"] = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
+    data = harness.begun(options, environment)
     known = {tuple(row[key] for key in KEYS) for row in data["rows"]}
     for name in options.models:
         bench = Bench(name, options.pictures)

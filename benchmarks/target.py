@@ -17,7 +17,6 @@ prompts and two seeds, and those rows replace the first ones.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -256,9 +255,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace, environment: Any) -> int:
-    data: dict[str, Any] = {"environment": harness.describe(environment), "rows": []}
-    if options.resume and options.output.exists():
-        data["rows"] = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
+    data = harness.begun(options, environment)
     schedules = [(steps, sampler) for steps in options.steps for sampler in options.samplers]
     measure = measure_here if options.jobs == 1 else share_out
     measure(data, dict.fromkeys(schedules, options.ways), options)

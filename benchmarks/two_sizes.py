@@ -79,12 +79,6 @@ class TwoSizes:
             "A": law.A, "beta": law.beta,
         }  # fmt: skip
 
-    def sigmas(self, steps: int) -> torch.Tensor:
-        import comfy.samplers
-
-        sampling = self.demo.model.get_model_object("model_sampling")
-        return comfy.samplers.calculate_sigmas(sampling, "simple", steps)
-
     def full(self, model: Any, run: tuple[str, int], cfg: float, steps: int) -> torch.Tensor:
         return self.demo.sample(model, *run, cfg, steps).latent
 
@@ -176,7 +170,7 @@ class TwoSizes:
 
     def schedule(self, steps: int, cfg: float) -> Iterator[dict[str, Any]]:
         """Every way on one schedule."""
-        sigmas = self.sigmas(steps).tolist()
+        sigmas = self.demo.sigmas(steps).tolist()
         full = [self.full(self.demo.model, run, cfg, steps) for run in self.prompts]
         for coarse in (round(steps * part) for part in SHARES):
             fewer = steps - round(coarse * (1 - QUARTER))

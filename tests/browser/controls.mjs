@@ -101,6 +101,7 @@ seen.badgeOff = await readBadges();
 await run("fast", seed);
 seen.badge = await readBadges();
 seen.measured = await page.evaluate(presets);
+seen.gains = await page.locator(".dit-live-gains").first().textContent();
 seen.measuredFor = await page.locator(".dit-live-table + .dit-live-sentence").textContent();
 await picture("outlook_after");
 seen.titleShown = await page.evaluate(

@@ -48,6 +48,12 @@ def test_after_runs_their_times_stand_beside_the_plan_of_this_model(seen: Any) -
     assert seen["reloaded"] == seen["measured"] and seen["closed"] == 0
 
 
+def test_after_a_run_its_speed_stands_beside_the_planned_one(seen: Any) -> None:
+    (planned,) = re.findall(r"× as fast, planned (\d\.\d\d)×", seen["gains"])
+    rows = {row[0]: row for row in seen["measured"]}
+    assert rows["fast"][2] == f"{planned}×"
+
+
 def test_the_button_is_no_value_of_the_workflow(seen: Any) -> None:
     assert seen["values"] == ["auto", "fast", 2]
 
