@@ -66,7 +66,7 @@ def test_the_prompt_decides_the_color_at_both_sizes(
     lab, demo = labs[name], labs[name].demo
     side = demo.canvas.side // (2 if half else 1)
     noise = comfy.sample.prepare_noise(demo.empty(side), SEED)
-    scene = demo.scene(lab.part(noise, prompt, 3.0, lab.sigmas(STEPS).tolist()))
+    scene = demo.scene(lab.part(noise, prompt, 3.0, lab.demo.sigmas(STEPS).tolist()))
     middle = scene[len(scene) // 2, side // 4 : -side // 4, side // 4 : -side // 4]
     colors = torch.tensor(list(demo.scenes.COLORS.values()))
     # Light differs, so what counts is the color's direction.
@@ -81,7 +81,7 @@ def test_a_run_in_two_parts_is_one_run(labs: Any, name: str) -> None:
     import comfy.sample
 
     lab = labs[name]
-    sigmas, prompt = lab.sigmas(STEPS).tolist(), lab.demo.prompts[0]
+    sigmas, prompt = lab.demo.sigmas(STEPS).tolist(), lab.demo.prompts[0]
     whole_run = lab.full(lab.demo.model, (prompt, SEED), 1.0, STEPS)
     noise = comfy.sample.prepare_noise(lab.demo.empty(), SEED)
     first = lab.part(noise, prompt, 1.0, sigmas[:6])
