@@ -160,31 +160,58 @@ class Demo:
     ) -> Sample:
         """Sample along any sigmas, as SamplerCustom does; from noise alone without a ``start``."""
         import comfy.sample
-        import comfy.samplers
         import torch
 
         start = self.empty() if start is None else start
         noise = comfy.sample.prepare_noise(start, seed)
         noise = noise if add_noise else torch.zeros_like(noise)
-        positive, negative = self.conditioning(prompt), self.conditioning(None)
+        positive = self.conditioning(prompt)
+        return self._solve(model, noise, positive, cfg, sigmas, sampler, start, seed)
+
+    def sample_batch(
+        self,
+        model: Any,
+        runs: Sequence[tuple[str, int]],
+        cfg: float,
+        steps: int,
+        sampler: str = "euler",
+    ) -> Sample:
+        """Prompts with a seed each as the rows of one batch, each as when it is sampled alone."""
+        import comfy.sample
+        import torch
+
+        empty = self.empty()
+        noise = torch.cat([comfy.sample.prepare_noise(empty, seed) for _, seed in runs])
+        tokens, rest = zip(*(self.conditioning(prompt)[0] for prompt, _ in runs), strict=True)
+        more = {key: torch.cat([each[key] for each in rest]) for key in rest[0]}
+        positive = [[torch.cat(tokens), more]]
+        start = empty.repeat(len(runs), *[1] * (empty.ndim - 1))
+        return self._solve(model, noise, positive, cfg, self.sigmas(steps), sampler, start)
+
+    def _solve(
+        self,
+        model: Any,
+        noise: torch.Tensor,
+        positive: list[Any],
+        cfg: float,
+        sigmas: torch.Tensor,
+        sampler: str,
+        start: torch.Tensor,
+        seed: int = 0,
+    ) -> Sample:
+        import comfy.sample
+        import comfy.samplers
+        import torch
+
         solver = comfy.samplers.sampler_object(sampler)
         with torch.inference_mode():
             synchronize()
             self.calls = 0
             laps = Laps(self.between_steps)
             latent = comfy.sample.sample_custom(
-                model,
-                noise,
-                cfg,
-                solver,
-                sigmas,
-                positive,
-                negative,
-                start,
-                callback=laps,
-                disable_pbar=True,
-                seed=seed,
-            )
+                model, noise, cfg, solver, sigmas, positive, self.conditioning(None), start,
+                callback=laps, disable_pbar=True, seed=seed,
+            )  # fmt: skip
             synchronize()
             taken = laps.taken()
             return Sample(latent, sum(taken), self.calls, taken)

@@ -16,8 +16,10 @@ compared with the full run of the same noise:
 decoded pictures. Two of the models are the demo's, which the plan was tuned on. The other two are
 check models: nothing is tuned on them.
 
-Rows are written as they come, so ``--resume`` goes on after an interruption. Nothing is timed, so
-a busy machine does no harm. ``--quick`` measures fewer counts and pictures.
+With euler and 28 steps every way is measured, the plan at every count; with other samplers and
+numbers of steps the plan and the uniform one. Rows are written as they come, so ``--resume`` goes
+on after an interruption. Nothing is timed, so a busy machine does no harm, and ``--jobs`` processes
+of one thread share the work.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,9 +46,15 @@ FIRST_SEED = 4000
 RECORDED_SEEDS = (9000, 9001)
 """Of the runs that ``recorded`` and ``average velocity`` plan by, a prompt each."""
 DEMOS: Mapping[str, Callable[[], Any]] = {**checks.CHECKS, **performance.DEMOS}
-PICTURES, QUICK_PICTURES = 16, 8
+PICTURES, QUICK_PICTURES = 8, 4
+BATCH = 8
+"""So many pictures are rows of one batch; what is forecast is each one's own."""
 FEWEST = 6
-QUICK_COUNTS = (6, 8, 10, 12, 14, 16, 20, 24)
+STEPS = 28
+COUNTS = (6, 8, 10, 12, 14, 16, 20, 24)
+SHARES = (0.25, 0.5, 0.75)
+"""Of the steps that are computed, with other numbers of steps."""
+SAMPLERS = ("euler", "dpmpp_2m", "heun", "res_multistep")
 KEYS = ("model", "sampler", "steps", "cfg", "way", "count", "pictures")
 
 Row = dict[str, Any]
@@ -114,7 +123,8 @@ class Bench:
         self.runs = [
             (prompts[i % len(prompts)], FIRST_SEED + i // len(prompts)) for i in range(pictures)
         ]
-        self.full: dict[tuple[str, int, float], list[Any]] = {}
+        self.batches = [self.runs[i : i + BATCH] for i in range(0, pictures, BATCH)]
+        self.full: dict[tuple[str, int, float], list[torch.Tensor]] = {}
         self.known_costs: dict[tuple[str, str, int, float], torch.Tensor] = {}
 
     def steps_of(self, way: str, count: int, sampler: str, steps: int, cfg: float) -> set[int]:
@@ -150,8 +160,8 @@ class Bench:
 
     def samples(
         self, way: str, count: int, sampler: str, steps: int, cfg: float
-    ) -> Iterator[tuple[Any, float]]:
-        """What a way makes of every picture, and how many evaluations it computed."""
+    ) -> Iterator[tuple[torch.Tensor, float]]:
+        """The latent that a way makes of every picture, and how many evaluations it computed."""
         from dit_acceleration_pack.acceleration import host
 
         model, own = self.demo.model, steps
@@ -168,17 +178,22 @@ class Bench:
                     model = host.attach(model, chosen_steps(chosen))
             if way == SPECTRUM:
                 stack.enter_context(rivals.forecasts(rivals.spectrum(steps)))
-            for run in self.runs:
-                sample = self.demo.sample(model, *run, cfg, own, sampler)
+            for runs in self.batches:
+                sample = self.demo.sample_batch(model, runs, cfg, own, sampler)
                 skips = way not in ("plain", AVERAGE)
-                yield sample, harness.report_of(model).computed if skips else sample.evaluations
+                spent = harness.report_of(model).computed if skips else sample.evaluations
+                for latent in sample.latent.split(1):
+                    yield latent, spent
 
-    def baseline(self, sampler: str, steps: int, cfg: float) -> list[Any]:
+    def baseline(self, sampler: str, steps: int, cfg: float) -> list[torch.Tensor]:
         key = (sampler, steps, cfg)
         if key not in self.full:
             self.full[key] = [
-                self.demo.sample(self.demo.model, *run, cfg, steps, sampler).latent
-                for run in self.runs
+                latent
+                for runs in self.batches
+                for latent in self.demo.sample_batch(
+                    self.demo.model, runs, cfg, steps, sampler
+                ).latent.split(1)
             ]
         return self.full[key]
 
@@ -189,9 +204,9 @@ class Bench:
             self.baseline(sampler, steps, cfg),
             strict=True,
         )
-        for (sample, spent), full in pairs:
-            near.append(harness.psnr(full, sample.latent))
-            alike.append(harness.ssim(self.demo.picture(full), self.demo.picture(sample.latent)))
+        for (latent, spent), full in pairs:
+            near.append(harness.psnr(full, latent))
+            alike.append(harness.ssim(self.demo.picture(full), self.demo.picture(latent)))
             computed.append(spent)
         worst = min(range(len(near)), key=near.__getitem__)
         prompt, seed = self.runs[worst]
@@ -204,47 +219,93 @@ class Bench:
         }  # fmt: skip
 
 
-def wanted(options: argparse.Namespace, name: str) -> Iterator[tuple[str, int, str, int, float]]:
+Part = tuple[str, int, str, int, float]
+"""A way, how many it computes, sampler, steps, and cfg: one row of a model."""
+
+
+def wanted(options: argparse.Namespace) -> Iterator[Part]:
+    """What is measured of every model, where it was not said otherwise."""
     for sampler, steps, cfg in itertools.product(options.samplers, options.steps, options.cfg):
-        counts = options.counts or range(FEWEST, steps)
-        for count, way in itertools.product(counts, options.ways):
-            if count < steps:
-                yield way, count, sampler, steps, cfg
+        all_ways = WAYS if (sampler, steps) == ("euler", STEPS) else ("plan", "uniform")
+        for way in options.ways or all_ways:
+            for count in options.counts or counts_of(way, steps, options.quick):
+                if count < steps:
+                    yield way, count, sampler, steps, cfg
+
+
+def counts_of(way: str, steps: int, quick: bool) -> Sequence[int]:
+    """Every count for the plan at the usual number of steps, else a few."""
+    if steps != STEPS:
+        return [round(share * steps) for share in SHARES]
+    return COUNTS if quick or way != "plan" else range(FEWEST, steps)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", default=list(DEMOS), choices=list(DEMOS))
     parser.add_argument("--pictures", type=int, default=PICTURES, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, nargs="+", default=[28])
+    parser.add_argument("--steps", type=int, nargs="+", default=[STEPS, 20, 50])
     parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 3.0])
-    parser.add_argument("--samplers", nargs="+", default=["euler"])
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
-    parser.add_argument("--counts", type=int, nargs="+", help="default: 6 to steps - 1")
-    parser.add_argument("--quick", action="store_true", help="fewer counts and pictures")
+    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, help="default: all with euler")
+    parser.add_argument("--counts", type=int, nargs="+", help="default: all, or a few")
+    parser.add_argument("--quick", action="store_true", help="cfg 1, 28 steps, a few counts")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes: %(default)s")
     parser.add_argument("--resume", action="store_true", help="keep rows of the output file")
     parser.add_argument("--output", type=Path, default=harness.RESULTS / "plans.json")
 
 
 def main(options: argparse.Namespace, environment: Any) -> int:
     if options.quick:
+        options.steps, options.cfg = [STEPS], [1.0]
         options.pictures = min(options.pictures, QUICK_PICTURES)
-        options.counts = options.counts or QUICK_COUNTS
     data = harness.begun(options, environment)
     known = {tuple(row[key] for key in KEYS) for row in data["rows"]}
-    for name in options.models:
-        missing = [
+    missing = {
+        name: [
             (way, count, sampler, steps, cfg)
-            for way, count, sampler, steps, cfg in wanted(options, name)
+            for way, count, sampler, steps, cfg in wanted(options)
             if (name, sampler, steps, cfg, way, count, options.pictures) not in known
         ]
-        bench = Bench(name, options.pictures) if missing else None
-        for done, parts in enumerate(missing, 1):
-            assert bench is not None
-            row = harness.rounded(bench.row(*parts))
-            data["rows"].append(row)
-            harness.write(options.output, data, tell=False)
-            harness.say(f"{name} {done}/{len(missing)} {json.dumps(row)}")
+        for name in options.models
+    }
+    measure = measure_here if options.jobs == 1 else share_out
+    total = sum(map(len, missing.values()))
+    for done, row in enumerate(measure(missing, options), 1):
+        data["rows"].append(row)
+        harness.write(options.output, data, tell=False)
+        harness.say(f"{done}/{total} {json.dumps(row)}")
     return 0
+
+
+def measure_here(
+    missing: Mapping[str, Sequence[Part]], options: argparse.Namespace
+) -> Iterator[Row]:
+    for name, parts in missing.items():
+        bench = Bench(name, options.pictures)
+        for part in parts:
+            yield harness.rounded(bench.row(*part))
+
+
+def share_out(missing: Mapping[str, Sequence[Part]], options: argparse.Namespace) -> Iterator[Row]:
+    """The same in processes, one for all ways of a schedule that measure the same counts."""
+    tasks: list[list[str]] = []
+    for name, parts in missing.items():
+        counts: dict[tuple[str, str, int, float], list[int]] = {}
+        for way, count, *schedule in parts:
+            counts.setdefault((*schedule, way), []).append(count)
+        ways: dict[tuple[Any, ...], list[str]] = {}
+        for (*schedule, way), found in counts.items():
+            ways.setdefault((*schedule, *found), []).append(way)
+        for (sampler, steps, cfg, *found), together in ways.items():
+            chosen = {
+                "models": [name], "samplers": [sampler], "steps": [steps], "cfg": [cfg],
+                "ways": together, "counts": found, "pictures": [options.pictures], "jobs": [1],
+            }  # fmt: skip
+            tasks.append(
+                [word for key, each in chosen.items() for word in (f"--{key}", *map(str, each))]
+            )
+    for rows in harness.in_processes(__file__, tasks, options):
+        yield from rows
 
 
 if __name__ == "__main__":

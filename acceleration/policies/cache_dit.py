@@ -113,14 +113,14 @@ class CacheDiTPolicy(Policy):
         typical = statistics.median(diffs)
         if adds_noise(self._info.sampler):
             return (
-                f"the sampler {self._info.sampler} adds fresh noise in every step, so neighbouring "
+                f"the sampler {self._info.sampler} adds fresh noise in every step, so neighboring "
                 f"steps differ by {typical:.2f} (threshold "
                 f"{settings.residual_diff_threshold:g}): a sampler without noise, such as euler or "
                 "dpmpp_2m, gains more"
             )
         if typical >= settings.residual_diff_threshold:
             return (
-                f"neighbouring steps differ by {typical:.2f}, above the threshold of "
+                f"neighboring steps differ by {typical:.2f}, above the threshold of "
                 f"{settings.residual_diff_threshold:g}: raise residual_diff_threshold to skip more"
             )
         return None
