@@ -173,7 +173,7 @@ class Demo:
         model: Any,
         runs: Sequence[tuple[str, int]],
         cfg: float,
-        steps: int,
+        sigmas: torch.Tensor,
         sampler: str = "euler",
     ) -> Sample:
         """Prompts with a seed each as the rows of one batch, each as when it is sampled alone."""
@@ -182,11 +182,17 @@ class Demo:
 
         empty = self.empty()
         noise = torch.cat([comfy.sample.prepare_noise(empty, seed) for _, seed in runs])
-        tokens, rest = zip(*(self.conditioning(prompt)[0] for prompt, _ in runs), strict=True)
-        more = {key: torch.cat([each[key] for each in rest]) for key in rest[0]}
-        positive = [[torch.cat(tokens), more]]
+        positive = self.conditionings([prompt for prompt, _ in runs])
         start = empty.repeat(len(runs), *[1] * (empty.ndim - 1))
-        return self._solve(model, noise, positive, cfg, self.sigmas(steps), sampler, start)
+        return self._solve(model, noise, positive, cfg, sigmas, sampler, start)
+
+    def conditionings(self, prompts: Sequence[str]) -> list[Any]:
+        """A CONDITIONING with a row a prompt."""
+        import torch
+
+        tokens, rest = zip(*(self.conditioning(prompt)[0] for prompt in prompts), strict=True)
+        more = {key: torch.cat([each[key] for each in rest]) for key in rest[0]}
+        return [[torch.cat(tokens), more]]
 
     def _solve(
         self,

@@ -179,7 +179,7 @@ class Bench:
             if way == SPECTRUM:
                 stack.enter_context(rivals.forecasts(rivals.spectrum(steps)))
             for runs in self.batches:
-                sample = self.demo.sample_batch(model, runs, cfg, own, sampler)
+                sample = self.demo.sample_batch(model, runs, cfg, self.demo.sigmas(own), sampler)
                 skips = way not in ("plain", AVERAGE)
                 spent = harness.report_of(model).computed if skips else sample.evaluations
                 for latent in sample.latent.split(1):
@@ -188,13 +188,11 @@ class Bench:
     def baseline(self, sampler: str, steps: int, cfg: float) -> list[torch.Tensor]:
         key = (sampler, steps, cfg)
         if key not in self.full:
-            self.full[key] = [
-                latent
-                for runs in self.batches
-                for latent in self.demo.sample_batch(
-                    self.demo.model, runs, cfg, steps, sampler
-                ).latent.split(1)
+            model, sigmas = self.demo.model, self.demo.sigmas(steps)
+            batches = [
+                self.demo.sample_batch(model, runs, cfg, sigmas, sampler) for runs in self.batches
             ]
+            self.full[key] = [row for batch in batches for row in batch.latent.split(1)]
         return self.full[key]
 
     def row(self, way: str, count: int, sampler: str, steps: int, cfg: float) -> Row:
