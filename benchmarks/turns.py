@@ -87,6 +87,7 @@ def in_turns(demos: Sequence[Any], runs: Sequence[Callable[[], Sample]]) -> list
         try:
             return runs[me]()
         finally:
+            del demos[me].between_steps
             with changed:
                 order.popleft()
                 changed.notify_all()

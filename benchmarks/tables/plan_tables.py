@@ -14,6 +14,11 @@ SCHEDULE = ("model", "sampler", "steps", "cfg", "pictures")
 FALL, BEHIND = 1.0, 0.5
 """More than these many dB are named: a fall with one more evaluation, behind another way."""
 
+FEW = 8
+"""Pictures of the comparison over all schedules."""
+EVERY_COUNT = 28
+"""Steps of which the plan was measured at every count."""
+
 Curve = Mapping[int, Row]
 
 
@@ -69,7 +74,7 @@ def line(name: str, ways: Mapping[str, Curve]) -> list[str]:
 
 
 def plans() -> str:
-    """Every schedule of ``plans.json``."""
+    """Schedules that every way was measured on, and those of most pictures."""
     data = load("plans")
     head = [
         "", "behind uniform at", "behind a rival at", "worst fall", "of uniform", "mean dB",
@@ -78,9 +83,28 @@ def plans() -> str:
     lines = [
         line(f"{model}, {sampler}, {steps} steps, cfg {cfg:g}, {pictures} pictures", ways)
         for (model, sampler, steps, cfg, pictures), ways in curves(data["rows"]).items()
-        if "plan" in ways
+        if "plain" in ways or ("plan" in ways and pictures > FEW)
     ]
     return f"{markdown(head, lines, texts=5)}\n\n{machine(data)}"
+
+
+def plans_elsewhere() -> str:
+    """By sampler: by how much the plan is nearer than the uniform one, and its worst fall."""
+    data = load("plans")
+    samplers = list(dict.fromkeys(row["sampler"] for row in data["rows"]))
+    found: dict[tuple[str, int, float], dict[str, str]] = {}
+    for (model, sampler, steps, cfg, pictures), ways in curves(data["rows"]).items():
+        if "plan" in ways and "uniform" in ways and pictures == FEW:
+            fall, where = worst_fall(ways["plan"]) if steps == EVERY_COUNT else (0.0, NONE)
+            cell = over(ways["plan"], ways["uniform"])
+            found.setdefault((model, steps, cfg), {})[sampler] = (
+                f"{cell}, falls {fall:.1f} ({where})" if fall > FALL else cell
+            )
+    lines = [
+        [model, str(steps), f"{cfg:g}", *(cells.get(sampler, NONE) for sampler in samplers)]
+        for (model, steps, cfg), cells in sorted(found.items())
+    ]
+    return f"{markdown(['', 'steps', 'cfg', *samplers], lines, texts=1)}\n\n{machine(data)}"
 
 
 def schedules() -> str:
@@ -97,3 +121,26 @@ def schedules() -> str:
         for (model, case, cfg), cells in found.items()
     ]
     return f"{markdown(['', 'schedule', 'cfg', *presets], lines, texts=2)}\n\n{machine(data)}"
+
+
+def few_steps() -> str:
+    """What skipping loses in models that were distilled to eight steps, in dB."""
+    data = load("few_steps")
+    ways = ("plan", "uniform", "plain")
+    lines = []
+    for model in dict.fromkeys(row["model"] for row in data["rows"]):
+        rows = [row for row in data["rows"] if row["model"] == model]
+        named = {row["way"]: row for row in rows}
+        lines += [
+            [f"{model}: {way}, to the teacher's fine run", f"{named[way]['psnr']:.1f}", NONE, NONE]
+            for way in ("teacher in 8 steps", "student")
+        ]
+        for count in sorted({row["count"] for row in rows if row["way"] in ways}, reverse=True):
+            cells = {row["way"]: row for row in rows if row.get("count") == count}
+            lines.append(
+                [
+                    f"{model}: {count} of 8, to the student's 8",
+                    *(f"{cells[way]['psnr']:.1f} ({cells[way]['worst']:.1f})" for way in ways),
+                ]
+            )
+    return f"{markdown(['', *ways], lines)}\n\n{machine(data)}"

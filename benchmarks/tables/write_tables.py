@@ -54,6 +54,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "video": demo_tables.video,
     "quantize": quantize_tables.quantize,
     "plans": plan_tables.plans,
+    "plans-elsewhere": plan_tables.plans_elsewhere,
+    "few-steps": plan_tables.few_steps,
     "schedules": plan_tables.schedules,
     "progressive": progressive_tables.progressive,
     "memory": demo_tables.memory,

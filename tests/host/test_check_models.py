@@ -20,10 +20,11 @@ NAMES = ("Qwen-Image", "HunyuanVideo")
 def benchmarks() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
+        import few_steps
         import plans
         import two_sizes
 
-        yield plans, two_sizes
+        yield plans, two_sizes, few_steps
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +95,25 @@ def test_ways_compute_what_they_are_asked_for(benchmarks: Any, way: str) -> None
     for count in (6, 9, 13):
         row = bench.row(way, count, "euler", STEPS, 1.0)
         assert row["computed"] == count and row["psnr"] >= row["worst"] > 15
+
+
+def test_pictures_of_a_batch_are_those_of_single_runs(benchmarks: Any) -> None:
+    bench = benchmarks[0].Bench("Qwen-Image", 3)
+    batch = bench.baseline("euler", STEPS, 3.0)
+    for row, run in zip(batch, bench.runs, strict=True):
+        alone = bench.demo.sample(bench.demo.model, *run, 3.0, STEPS)
+        assert tm.psnr(alone.latent, row) > 80
+
+
+def test_a_student_learns_from_its_teacher(benchmarks: Any) -> None:
+    student = benchmarks[2].Student("Qwen-Image", 2)
+    (path, prompts), *more = student.lessons(benchmarks[2].BATCH)
+    assert not more and path.shape[:2] == (benchmarks[2].STEPS + 1, len(prompts))
+    before = torch.nn.utils.parameters_to_vector(student.teacher.model.model.parameters()).clone()
+    losses = list(student.learn([(path, prompts)], 12))
+    own = torch.nn.utils.parameters_to_vector(student.own.model.model.parameters())
+    taught = torch.nn.utils.parameters_to_vector(student.teacher.model.model.parameters())
+    assert torch.equal(taught, before) and not torch.equal(own, before)
+    assert all(0 < loss < 1 for loss in losses)
+    rows = {(row["way"], row.get("count")): row for row in student.rows()}
+    assert rows["plan", 7]["psnr"] > rows["plan", 4]["psnr"] > 20

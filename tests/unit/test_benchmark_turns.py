@@ -27,9 +27,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 class Demo:
     """Notes its steps in a list that it shares with others."""
 
+    between_steps: Any = None
+
     def __init__(self, turns: ModuleType, name: str, steps: list[str], clock: list[float]) -> None:
         self.turns, self.name, self.steps, self.clock = turns, name, steps, clock
-        self.between_steps: Any = None
 
     def sample(self, seconds: float, count: int = 3, fails: bool = False) -> Any:
         laps = self.turns.Laps(self.between_steps)
@@ -47,6 +48,7 @@ def test_every_run_makes_a_step_then_the_next_run(turns: ModuleType, clock: list
     steps: list[str] = []
     a, b = (Demo(turns, name, steps, clock) for name in "ab")
     slow, quick = turns.in_turns([a, b], [lambda: a.sample(0.5, 4), lambda: b.sample(0.25, 2)])
+    assert a.between_steps is b.between_steps is None, "runs that come later take no turns"
     assert "".join(steps) == "ababaa"
     # Waiting for the other one is nobody's time.
     assert slow.laps == (0.5, 0.5, 0.5, 0.5, 0.0) and slow.seconds == 2.0
