@@ -20,6 +20,7 @@ chosen on rows of other seeds (from 4000 on) than these.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import math
 import random
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import harness
 import plans
+import rivals
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 STEPS, FINE = 8, 3
 GUIDANCE = 3.0
 FIRST_SEED, TRAINING_SEED = 5000, 20000
-BATCH = 8
 RATE = 2e-4
 
 Row = dict[str, Any]
@@ -53,20 +54,17 @@ def fine(sigmas: torch.Tensor) -> torch.Tensor:
     return torch.cat([*parts, sigmas[-1:]])
 
 
-def watched(model: Any) -> tuple[Any, list[torch.Tensor], list[torch.Tensor]]:
-    """A model that writes down the samples and the denoised results of a run to come."""
-    samples: list[torch.Tensor] = []
-    results: list[torch.Tensor] = []
+@contextlib.contextmanager
+def in_training(network: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """A network that the host lets learn meanwhile."""
+    import comfy.model_management
 
-    def see(seen: dict[str, Any]) -> torch.Tensor:
-        samples.append(seen["input"].clone())
-        results.append(seen["denoised"].clone())
-        denoised: torch.Tensor = seen["denoised"]
-        return denoised
-
-    model = model.clone()
-    model.set_model_sampler_post_cfg_function(see)
-    return model, samples, results
+    comfy.model_management.in_training = True
+    try:
+        yield network.requires_grad_(True)
+    finally:
+        comfy.model_management.in_training = False
+        network.requires_grad_(False)
 
 
 class Student:
@@ -84,11 +82,10 @@ class Student:
 
         found = []
         prompts = self.teacher.prompts
-        for first in range(0, pictures, BATCH):
-            runs = [
-                (prompts[i % len(prompts)], TRAINING_SEED + i) for i in range(first, first + BATCH)
-            ]
-            model, samples, results = watched(self.teacher.model)
+        for first in range(0, pictures, plans.BATCH):
+            numbers = range(first, first + plans.BATCH)
+            runs = [(prompts[i % len(prompts)], TRAINING_SEED + i) for i in numbers]
+            model, (samples, results) = rivals.watched(self.teacher.model)
             self.teacher.sample_batch(model, runs, GUIDANCE, fine(self.sigmas))
             path = torch.stack([*samples[::FINE], results[-1]]).clone()
             found.append((path, [prompt for prompt, _ in runs]))
@@ -96,47 +93,49 @@ class Student:
 
     def learn(self, lessons: Sequence[Lesson], steps: int) -> Iterator[float]:
         """Train; the loss of every step is the squared error of the velocity."""
-        import comfy.model_management
+        import torch
+
+        chance = random.Random(TRAINING_SEED)
+        with in_training(self.own.model.model.diffusion_model) as network:
+            optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.0)
+            schedule = torch.optim.lr_scheduler.LambdaLR(
+                optimizer,
+                lambda step: min(step / 50, 1.0) * (1 + math.cos(math.pi * step / steps)) / 2,
+            )
+            for _ in range(steps):
+                path, prompts = chance.choice(lessons)
+                loss = self._loss(path, prompts, [chance.randrange(STEPS) for _ in prompts])
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                yield loss.item()
+
+    def _loss(self, path: torch.Tensor, prompts: list[str], steps: list[int]) -> torch.Tensor:
+        """Of a step a row: how far the velocity is from the one that leads to the teacher's."""
         import torch
 
         inside = self.own.model.model
-        network = inside.diffusion_model.requires_grad_(True)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(step / 50, 1.0) * (1 + math.cos(math.pi * step / steps)) / 2
-        )
-        chance = random.Random(TRAINING_SEED)
-        comfy.model_management.in_training = True
-        for _ in range(steps):
-            path, prompts = chance.choice(lessons)
-            at = torch.tensor([chance.randrange(STEPS) for _ in prompts])
-            rows = torch.arange(len(prompts))
-            shape = (-1,) + (1,) * (path.ndim - 2)
-            sigma, target = self.sigmas[at], self.sigmas[at + 1]
-            here, there = path[at, rows], path[at + 1, rows]
-            wanted = (there - here) / (target - sigma).view(shape)
-            tokens, more = self.own.conditionings(prompts)[0]
-            conds = inside.extra_conds(noise=here, device=here.device, cross_attn=tokens, **more)
-            result = inside.apply_model(here, sigma, **{k: v.cond for k, v in conds.items()})
-            loss = ((here - result) / sigma.view(shape) - wanted).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            yield loss.item()
-        comfy.model_management.in_training = False
-        network.requires_grad_(False)
+        at, rows = torch.tensor(steps), torch.arange(len(prompts))
+        shape = (-1,) + (1,) * (path.ndim - 2)
+        sigma, target = self.sigmas[at], self.sigmas[at + 1]
+        here, there = path[at, rows], path[at + 1, rows]
+        wanted = (there - here) / (target - sigma).view(shape)
+        tokens, more = self.own.conditionings(prompts)[0]
+        conds = inside.extra_conds(noise=here, device=here.device, cross_attn=tokens, **more)
+        result = inside.apply_model(here, sigma, **{k: v.cond for k, v in conds.items()})
+        return ((here - result) / sigma.view(shape) - wanted).square().mean()
 
     def rows(self) -> Iterator[Row]:
         reference = self.sample(self.teacher.model, GUIDANCE, fine(self.sigmas))
         yield self.row(
             "teacher in 8 steps", STEPS, reference, self.sample(self.teacher.model, GUIDANCE)
         )
-        model, _, results = watched(self.own.model)
+        model, (_, results) = rivals.watched(self.own.model)
         full = self.sample(model)
         yield self.row("student", STEPS, reference, full) | {"change": change(results)}
-        model, _, results = watched(self.teacher.model)
+        model, (_, results) = rivals.watched(self.teacher.model)
         self.sample(model, 1.0, self.own.sigmas(plans.STEPS))
         yield {"model": self.name, "way": "teacher in 28 steps", "change": change(results)}
         for count in range(STEPS - 1, 3, -1):

@@ -222,24 +222,23 @@ def spectrum(steps: int) -> Callable[..., Any]:
 
 
 Path = tuple[list["torch.Tensor"], list["torch.Tensor"]]
-"""Samples and velocities of a full run, in order, ``[N]`` each."""
+"""Samples and denoised results of a run, in order, ``[B, ...]`` each."""
 
 
 def watched(model: Any) -> tuple[Any, Path]:
-    """A model that writes down the samples and the velocities of the run to come."""
+    """A model that writes down the samples and the denoised results of the run to come."""
     samples: list[torch.Tensor] = []
-    velocities: list[torch.Tensor] = []
+    results: list[torch.Tensor] = []
 
     def see(seen: Mapping[str, Any]) -> torch.Tensor:
-        sample, result = seen["input"][0].flatten(), seen["denoised"][0].flatten()
-        samples.append(sample.clone())
-        velocities.append((sample - result) / seen["sigma"].flatten()[0])
+        samples.append(seen["input"].clone())
+        results.append(seen["denoised"].clone())
         denoised: torch.Tensor = seen["denoised"]
         return denoised
 
     model = model.clone()
     model.set_model_sampler_post_cfg_function(see)
-    return model, (samples, velocities)
+    return model, (samples, results)
 
 
 def leap_costs(paths: Sequence[Path], sigmas: Sequence[float]) -> torch.Tensor:
@@ -249,7 +248,8 @@ def leap_costs(paths: Sequence[Path], sigmas: Sequence[float]) -> torch.Tensor:
     steps = len(sigmas) - 1
     costs = torch.zeros(steps, steps, steps + 1)
     for path in paths:
-        samples, velocities = map(torch.stack, path)
+        samples, results = (torch.stack([each[0].flatten() for each in part]) for part in path)
+        velocities = (samples - results) / torch.tensor(sigmas[:-1])[:, None]
         ends = torch.cat([samples[1:], samples[-1:] - sigmas[-2] * velocities[-1:]])
         for k, i in itertools.combinations_with_replacement(range(steps), 2):
             here = sigmas[i]

@@ -6,6 +6,7 @@ import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 
+from plans import PICTURES, STEPS
 from table_markdown import NONE, Row, Rows, load, machine, markdown
 
 RIVALS = ("recorded", "spectrum", "average velocity")
@@ -13,11 +14,6 @@ WAYS = ("plan", "uniform", "lengths", *RIVALS, "plain")
 SCHEDULE = ("model", "sampler", "steps", "cfg", "pictures")
 FALL, BEHIND = 1.0, 0.5
 """More than these many dB are named: a fall with one more evaluation, behind another way."""
-
-FEW = 8
-"""Pictures of the comparison over all schedules."""
-EVERY_COUNT = 28
-"""Steps of which the plan was measured at every count."""
 
 Curve = Mapping[int, Row]
 
@@ -83,7 +79,7 @@ def plans() -> str:
     lines = [
         line(f"{model}, {sampler}, {steps} steps, cfg {cfg:g}, {pictures} pictures", ways)
         for (model, sampler, steps, cfg, pictures), ways in curves(data["rows"]).items()
-        if "plain" in ways or ("plan" in ways and pictures > FEW)
+        if "plain" in ways or ("plan" in ways and pictures > PICTURES)
     ]
     return f"{markdown(head, lines, texts=5)}\n\n{machine(data)}"
 
@@ -94,8 +90,8 @@ def plans_elsewhere() -> str:
     samplers = list(dict.fromkeys(row["sampler"] for row in data["rows"]))
     found: dict[tuple[str, int, float], dict[str, str]] = {}
     for (model, sampler, steps, cfg, pictures), ways in curves(data["rows"]).items():
-        if "plan" in ways and "uniform" in ways and pictures == FEW:
-            fall, where = worst_fall(ways["plan"]) if steps == EVERY_COUNT else (0.0, NONE)
+        if "plan" in ways and "uniform" in ways and pictures == PICTURES:
+            fall, where = worst_fall(ways["plan"]) if steps == STEPS else (0.0, NONE)
             cell = over(ways["plan"], ways["uniform"])
             found.setdefault((model, steps, cfg), {})[sampler] = (
                 f"{cell}, falls {fall:.1f} ({where})" if fall > FALL else cell

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from types import ModuleType
 
 import pytest
 import torch
 
 from comfyui_environment import ROOT
+from dit_acceleration_pack.acceleration.policies.planned import FEWEST_COMPUTED
 
 FOLDER = ROOT / "benchmarks" / "check_models"
 
@@ -96,3 +98,11 @@ def test_the_worst_fall_is_found(tables: ModuleType) -> None:
     flat = {n: {"count": n, "psnr": 32.0} for n in (6, 7, 9)}
     assert tables.over(flat, curve) == "+0.5"
     assert tables.behind(flat, [curve]) == "7"
+
+
+def test_presets_skip_as_much_of_eight_steps_as_was_worth_it() -> None:
+    """With one evaluation less than the fewest, caching gains little over plain steps."""
+    rows = json.loads((ROOT / "benchmarks" / "results" / "few_steps.json").read_text("utf-8"))
+    near = {(row["way"], row.get("count")): row.get("psnr") for row in rows["rows"]}
+    gain = {count: near["plan", count] - near["plain", count] for count in (4, 5, 6, 7)}
+    assert min(count for count, won in gain.items() if won > 10) == FEWEST_COMPUTED

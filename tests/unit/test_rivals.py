@@ -60,9 +60,9 @@ def test_spectrum_forecast_follows_a_line_nearly(rivals: ModuleType) -> None:
 def test_leaps_along_a_linear_velocity_cost_nothing(rivals: ModuleType) -> None:
     sigmas = [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
     # x'' is constant: x = s², so the velocity is 2 s, and a full run of tiny steps is exact.
-    samples = [torch.tensor([s * s]) for s in sigmas[:-1]]
-    velocities = [torch.tensor([2 * s]) for s in sigmas[:-1]]
-    costs = rivals.leap_costs([(samples, velocities)], sigmas)
+    samples = [torch.tensor([[s * s]]) for s in sigmas[:-1]]
+    results = [torch.tensor([[s * s - s * 2 * s]]) for s in sigmas[:-1]]
+    costs = rivals.leap_costs([(samples, results)], sigmas)
     assert float(costs[0, 1, 3]) == pytest.approx(0.0, abs=1e-12)
     # With no slope known yet it goes straight on: 1 - 2 * 0.4 in place of 0.36.
     assert float(costs[0, 0, 2]) == pytest.approx((0.36 - 0.2) ** 2)
