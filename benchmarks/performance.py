@@ -136,23 +136,17 @@ class Bench:
         """The full run and every preset of a mode, sampled in turns, some rounds."""
         while len(self.others) < len(PRESETS):
             self.others.append(self.make())
-        demos, names = [self.demo, *self.others], (FULL, *PRESETS)
+        demos = [self.demo, *self.others]
         models = [self.demo.model]
         models += [
             self.accelerated(mode, preset, demo.model)
             for preset, demo in zip(PRESETS, self.others, strict=True)
         ]
-        runs = [
-            functools.partial(demo.sample, model, *self.runs[0], cfg, steps)
-            for demo, model in zip(demos, models, strict=True)
-        ]
-        found: dict[str, list[Sample]] = {name: [] for name in names}
-        for index in range(rounds):
-            order = list(range(len(runs)))[:: -1 if index % 2 else 1]
-            samples = turns.in_turns([demos[i] for i in order], [runs[i] for i in order])
-            for i, sample in zip(order, samples, strict=True):
-                found[names[i]].append(sample)
-        return found
+        runs = {
+            name: functools.partial(demo.sample, model, *self.runs[0], cfg, steps)
+            for name, demo, model in zip((FULL, *PRESETS), demos, models, strict=True)
+        }
+        return turns.rounds_in_turns(demos, runs, rounds)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

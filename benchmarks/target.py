@@ -2,13 +2,17 @@
 
 For each number of steps and each sampler, every way is sampled for every prompt and seed on the
 demo model at cfg 1 and compared with the full run of the same noise; `computed` and `psnr` are
-means. `off_plan` is the largest distance of a target's computed evaluations from its plan.
+means; `ssim` is the mean on the decoded pictures. `off_plan` is the largest distance of a target's
+computed evaluations from its plan. `uniform` computes as many as the target of its name, evenly
+spread over the steps, with the same forecast and corrector.
 EasyCache of ComfyUI runs in bfloat16, where its in-place write into float32 outputs does not
 matter, and is compared with the full run in bfloat16. The rivals use the last residual, as they do
 by default.
 
 Rows are written as they come, so `--resume` goes on after an interruption. A busy machine does no
 harm: nothing is timed, and `--jobs` shares the work among as many processes of one thread.
+`--time` adds, on a machine that is not busy, `seconds` and `speedup` to the targets' rows: of the
+first prompt, sampled in turns with the full run step by step, every step the median of the rounds.
 `--finalists 3` keeps that work small: every way is measured with `--prompts` and `--seeds`, then
 the targets and, for each of them, the three other ways that came nearest are measured with all
 prompts and two seeds, and those rows replace the first ones.
@@ -17,6 +21,7 @@ prompts and two seeds, and those rows replace the first ones.
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import harness
+import plans
+import turns
 
 FIRST_SEED = 1000
 TARGETS = (1.5, 2.0, 2.5, 3.0)
@@ -33,7 +40,10 @@ EASYCACHE = (0.05, 0.1, 0.2, 0.3)
 DBCACHE = {0.06: 2, 0.12: 2, 0.18: 3, 0.24: 3, 0.32: 4, 0.40: 4, 0.50: 6, 0.60: 6}
 """Thresholds with the ``max_continuous_cached_steps`` that goes with each."""
 
-KINDS = ("target", "plain", "SCM", "DBCache", "TeaCache", "EasyCache")
+OURS = ("target", "uniform")
+"""Both with the forecast and the corrector of Performance Mode."""
+KINDS = (*OURS, "plain", "SCM", "DBCache", "TeaCache", "EasyCache")
+FULL = "full"
 PROMPTS, SEEDS = 8, 2
 
 Row = dict[str, Any]
@@ -56,6 +66,8 @@ class TargetBench:
     def __init__(self, prompts: int, seeds: int) -> None:
         self.demo = harness.Demo()
         self.runs = [(p, FIRST_SEED + s) for s in range(seeds) for p in self.demo.prompts[:prompts]]
+        self.others: list[harness.Demo] = []
+        """More of the same, one a target, for what is timed."""
         self._full: dict[tuple[bool, int, str], list[harness.Sample]] = {}
 
     @cached_property
@@ -82,16 +94,19 @@ class TargetBench:
             ]
         return self._full[key]
 
-    def model_for(self, way: Way) -> Any:
+    def model_for(self, way: Way, model: Any = None) -> Any:
         """The model behind the nodes of a way."""
         from dit_acceleration_pack.acceleration import host
         from dit_acceleration_pack.acceleration.policies.planned import Planned
         from dit_acceleration_pack.acceleration.policies.tea_cache import TeaCache
         from dit_acceleration_pack.acceleration.settings.caching import TeaCacheSettings
 
-        model = self.demo.model
+        model = model or self.demo.model
         if way.kind == "target":
             return host.attach(model, Planned(way.value, "target", strict=True))
+        if way.kind == "uniform":
+            steps, count = way.value
+            return host.attach(model, plans.chosen_steps(plans.uniform([1.0] * steps, count)))
         if way.kind == "TeaCache":
             settings = TeaCacheSettings(rel_l1_thresh=way.value, max_continuous_cached_steps=6)
             return host.attach(model, TeaCache(settings))
@@ -106,12 +121,14 @@ class TargetBench:
         half = way.kind == "EasyCache"
         model = self.model_for(way)
         own_steps = way.value if way.kind == "plain" else steps
-        computed, distances, totals, off = [], [], [], []
+        computed, distances, alike, totals, off = [], [], [], [], []
         for (prompt, seed), full in zip(self.runs, self.full(half, steps, sampler), strict=True):
             sample = self.demo.sample(model, prompt, seed, 1.0, own_steps, sampler)
             totals.append(full.evaluations if not half else self._evaluations(steps, sampler))
             computed.append(self._computed(way, model, sample))
-            distances.append(harness.psnr(full.latent.float(), sample.latent.float()))
+            pair = full.latent.float(), sample.latent.float()
+            distances.append(harness.psnr(*pair))
+            alike.append(harness.ssim(*map(self.demo.picture, pair)))
             if way.kind == "target":
                 off.append(abs(computed[-1] - self.planned(way.value, steps, totals[-1])))
         row = {
@@ -124,8 +141,31 @@ class TargetBench:
             "computed": statistics.fmean(computed),
             "psnr": statistics.fmean(distances),
             "least_psnr": min(distances),
+            "ssim": statistics.fmean(alike),
         }
         return harness.rounded(row | ({"off_plan": max(off)} if off else {}))
+
+    def timed(self, steps: int, sampler: str, rounds: int) -> dict[str, dict[str, float]]:
+        """Seconds and speed-up of every target, by name."""
+        while len(self.others) < len(TARGETS):
+            self.others.append(harness.Demo())
+        names = [FULL, *(f"{target:g}" for target in TARGETS)]
+        demos = [self.demo, *self.others]
+        models = [self.demo.model]
+        models += [
+            self.model_for(Way("target", f"{target:g}", target), demo.model)
+            for target, demo in zip(TARGETS, self.others, strict=True)
+        ]
+        runs = {
+            name: functools.partial(demo.sample, model, *self.runs[0], 1.0, steps, sampler)
+            for name, demo, model in zip(names, demos, models, strict=True)
+        }
+        samples = turns.rounds_in_turns(demos, runs, rounds)
+        full = turns.typical(samples.pop(FULL))
+        return {
+            name: {"seconds": seconds, "speedup": full / seconds}
+            for name, seconds in ((n, turns.typical(each)) for n, each in samples.items())
+        }
 
     def _evaluations(self, steps: int, sampler: str) -> int:
         """Evaluations of a full run; those of the model in bfloat16 are not counted."""
@@ -179,7 +219,7 @@ def count_easycache(bench: TargetBench) -> None:
 def every_way(data: dict[str, Any], schedule: Schedule, wanted: list[str]) -> Iterator[Way]:
     """The ways to decide that are wanted, by kind or by kind and name.
 
-    Plain sampling goes by the targets' rows, which are there by then.
+    Uniform and plain sampling go by the targets' rows, which are there by then.
     """
     for way in _every_way(data, schedule, wanted):
         if way.kind in wanted or full_name(way) in wanted:
@@ -189,6 +229,8 @@ def every_way(data: dict[str, Any], schedule: Schedule, wanted: list[str]) -> It
 def _every_way(data: dict[str, Any], schedule: Schedule, wanted: list[str]) -> Iterator[Way]:
     for target in TARGETS:
         yield Way("target", f"{target:g}", target)
+    for name, count in uniform_counts(rows_of(data, schedule), schedule[0]):
+        yield Way("uniform", name, (schedule[0], count))
     fewer = [int(name.split()[1]) for name in wanted if name.startswith("plain ")]
     for steps in fewer or plain_steps(rows_of(data, schedule), schedule[0]):
         yield Way("plain", f"{steps}", steps)
@@ -203,6 +245,15 @@ def _every_way(data: dict[str, Any], schedule: Schedule, wanted: list[str]) -> I
         yield Way("EasyCache", f"{threshold:g}", threshold)
 
 
+def uniform_counts(rows: list[Row], steps: int) -> list[tuple[str, int]]:
+    """By the name of a target how many steps have about as many evaluations."""
+    return [
+        (row["name"], max(round(row["computed"] * steps / row["evaluations"]), 2))
+        for row in rows
+        if row["kind"] == "target"
+    ]
+
+
 def plain_steps(rows: list[Row], steps: int) -> list[int]:
     """Fewer steps whose evaluations are those of the targets, and one more."""
     full = max((r["evaluations"] for r in rows), default=steps)
@@ -214,7 +265,7 @@ def finalists(rows: list[Row], most: int) -> list[str]:
     """The targets and the other ways that came nearest to the full run beside each."""
     targets = [row for row in rows if row["kind"] == "target"]
     others = [other for row in targets for other in rivals_of(row, rows)[:most]]
-    return ["target", *dict.fromkeys(f"{other['kind']} {other['name']}" for other in others)]
+    return [*OURS, *dict.fromkeys(f"{other['kind']} {other['name']}" for other in others)]
 
 
 def rivals_of(row: Row, rows: list[Row]) -> list[Row]:
@@ -223,7 +274,7 @@ def rivals_of(row: Row, rows: list[Row]) -> list[Row]:
         other
         for other in rows
         if all(other[key] == row[key] for key in ("steps", "sampler"))
-        and other["kind"] != "target"
+        and other["kind"] not in OURS
         and other["computed"] <= row["computed"] + 1
     ]
     return sorted(same, key=lambda other: -other["psnr"])
@@ -249,6 +300,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--ways", nargs="+", default=list(KINDS), help="kinds, or single ones as 'plain 12'"
     )
     parser.add_argument("--finalists", type=int, default=0, metavar="N", help="see above")
+    parser.add_argument("--time", action="store_true", help="time the targets that have rows")
+    parser.add_argument("--rounds", type=int, default=3, help="timed rounds: %(default)s")
     parser.add_argument("--jobs", type=int, default=1, help="processes: %(default)s")
     parser.add_argument("--resume", action="store_true", help="keep rows of the output file")
     parser.add_argument("--output", type=Path, default=harness.RESULTS / "target.json")
@@ -257,6 +310,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace, environment: Any) -> int:
     data = harness.begun(options, environment)
     schedules = [(steps, sampler) for steps in options.steps for sampler in options.samplers]
+    if options.time:
+        time_targets(data, schedules, options)
+        return 0
     measure = measure_here if options.jobs == 1 else share_out
     measure(data, dict.fromkeys(schedules, options.ways), options)
     if options.finalists:
@@ -264,6 +320,20 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         options.prompts, options.seeds = PROMPTS, SEEDS
         measure(data, nearest, options)
     return 0
+
+
+def time_targets(
+    data: dict[str, Any], schedules: list[Schedule], options: argparse.Namespace
+) -> None:
+    """Add seconds and speed-up to the rows of the targets."""
+    bench = TargetBench(1, 1)
+    for schedule in schedules:
+        timed = bench.timed(*schedule, options.rounds)
+        for row in rows_of(data, schedule):
+            if row["kind"] == "target":
+                row |= harness.rounded(timed[row["name"]])
+                harness.show(row)
+        harness.write(options.output, data, tell=False)
 
 
 def measure_here(
@@ -291,9 +361,10 @@ def share_out(
         kinds: dict[str, list[str]] = {}
         for name in missing:
             kinds.setdefault(name.split()[0], []).append(name)
-        if "plain" in missing:  # goes by the rows of the targets
-            kinds["plain"].append("target")
-            kinds.pop("target", None)
+        following = [name for name in ("uniform", "plain") if name in missing]
+        if following:  # these go by the rows of the targets
+            kinds = {kind: names for kind, names in kinds.items() if kind not in following}
+            kinds["target"] = ["target", *following]
         tasks += [(schedule, names) for names in kinds.values()]
     arguments = [
         [

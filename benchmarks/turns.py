@@ -6,7 +6,7 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -94,6 +94,20 @@ def in_turns(demos: Sequence[Any], runs: Sequence[Callable[[], Sample]]) -> list
 
     with ThreadPoolExecutor(len(runs)) as pool:
         return list(pool.map(one, range(len(runs))))
+
+
+def rounds_in_turns(
+    demos: Sequence[Any], runs: Mapping[str, Callable[[], Sample]], rounds: int
+) -> dict[str, list[Sample]]:
+    """Some rounds of runs that take turns, the order reversed in every other one; by name."""
+    names = list(runs)
+    found: dict[str, list[Sample]] = {name: [] for name in names}
+    for index in range(rounds):
+        order = list(range(len(names)))[:: -1 if index % 2 else 1]
+        samples = in_turns([demos[i] for i in order], [runs[names[i]] for i in order])
+        for i, sample in zip(order, samples, strict=True):
+            found[names[i]].append(sample)
+    return found
 
 
 Run = Callable[[int], Sample]

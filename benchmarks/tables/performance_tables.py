@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from table_markdown import NONE, Rows, each_cfg, load, machine, markdown
+from table_markdown import NONE, Row, Rows, each_cfg, load, machine, markdown
 from target import rivals_of
 
 PRESETS = {
@@ -15,6 +15,8 @@ PRESETS = {
     "ultra": ("`ultra`", "drafts"),
 }
 """Rows of the short table: a setting of ``full_size.py``, its choice on the node, its purpose."""
+ABOUT = ("steps", "sampler", "name")
+"""What rows of one target have in common."""
 SHOWN = {"model": "FLUX", "steps": 28, "cfg": 3.0}
 """The rows of ``performance.py`` that it shows."""
 
@@ -65,20 +67,26 @@ def other_modes(rows: Rows, modes: Sequence[str]) -> str:
 
 
 def target() -> str:
-    """A target speed-up beside the best of the other ways."""
+    """A target speed-up beside the uniform plan and the best of the other ways."""
     data = load("target")
-    columns = ["steps", "sampler", "target", "computed", "PSNR", "best other way", "its computed"]
-    columns += ["its PSNR"]
-    targets = [row for row in data["rows"] if row["kind"] == "target"]
+    columns = ["steps", "sampler", "target", "computed", "PSNR", "worst", "SSIM", "seconds"]
+    columns += ["speed-up", "uniform", "best other way", "its computed", "its PSNR"]
+    rows = data["rows"]
+    targets = [row for row in rows if row["kind"] == "target"]
+    even = {tuple(row[k] for k in ABOUT): row for row in rows if row["kind"] == "uniform"}
     order = list(dict.fromkeys(row["sampler"] for row in targets))
     targets.sort(key=lambda r: (r["steps"], order.index(r["sampler"]), float(r["name"])))
     lines = []
     for row in targets:
         best = [NONE] * 3
-        for rival in rivals_of(row, data["rows"])[:1]:
+        for rival in rivals_of(row, rows)[:1]:
             name = f"{rival['kind']} {rival['name']}"
             best = [name, f"{rival['computed']:.1f}", f"{rival['psnr']:.1f}"]
-        ours = [f"{row['computed']:.1f} of {row['evaluations']:g}", f"{row['psnr']:.1f}"]
+        ours = [f"{row['computed']:.1f} of {row['evaluations']:g}"]
+        ours += [f"{row['psnr']:.1f}", f"{row['least_psnr']:.1f}"]
+        ours += [_cell(row, "ssim", ".3f"), _cell(row, "seconds", ".2f")]
+        ours += [_cell(row, "speedup", ".2f")]
+        ours += [_cell(even.get(tuple(row[k] for k in ABOUT), {}), "psnr", ".1f")]
         lines.append([f"{row['steps']}", row["sampler"], f"{row['name']}×", *ours, *best])
     *first, most = sorted({row["pictures"] for row in data["rows"]})
     look = " or ".join(str(pictures) for pictures in first)
@@ -87,12 +95,18 @@ def target() -> str:
         "The best other way is the nearest picture with at most one evaluation more, among the "
         "static SCM presets, eight thresholds of DBCache and of TeaCache, ComfyUI's EasyCache at "
         "four thresholds (in bfloat16, compared with the full run in bfloat16) and plain sampling "
-        "with fewer steps."
+        "with fewer steps. “Uniform” computes as many, evenly spread, with the same forecast and "
+        "corrector. “Worst” is the least of the pictures. Seconds and speed-up are of one prompt, "
+        "sampled in turns with the full run step by step."
     )
     if first:
         caption += f" Of those that a first look at {look} pictures put behind three others, no "
         caption += "more was measured."
     return f"{markdown(columns, lines, texts=3)}\n\n{caption} {machine(data)}"
+
+
+def _cell(row: Row, key: str, form: str) -> str:
+    return format(row[key], form) if key in row else NONE
 
 
 def presets() -> str:
