@@ -150,7 +150,7 @@ class Student:
         technique = (
             plans.planned(self.own.model, count, STEPS)
             if way == "plan"
-            else plans.chosen_steps(plans.uniform(self.sigmas.tolist()[:-1], count))
+            else plans.chosen_evaluations(plans.uniform(self.sigmas.tolist()[:-1], count))
         )
         model = host.attach(self.own.model, technique)
         found = self.sample(model)

@@ -5,7 +5,7 @@ For every number of computed evaluations, every way is sampled for the same prom
 compared with the full run of the same noise:
 
 - ``plan``: what Performance Mode does when it may compute so many;
-- ``uniform``: evenly spread over the steps, the first and the last among them;
+- ``uniform``: evenly spread over the evaluations, the first and the last among them;
 - ``lengths``: evenly spread over the plan's own lengths of steps, with no dynamic programming;
 - ``recorded``, ``spectrum``, ``average velocity``: the rivals of ``rivals.py``, the first one with
   the pack's own forecast and a plan from runs of two other seeds;
@@ -84,8 +84,16 @@ RECORDED, SPECTRUM, AVERAGE = "recorded", "spectrum", "average velocity"
 WAYS = ("plan", *SPREADS, RECORDED, SPECTRUM, AVERAGE, "plain")
 
 
-def chosen_steps(steps: set[int]) -> Any:
-    """A technique that computes chosen steps, in all else as Performance Mode."""
+def evaluations_of(sampler: str, steps: int) -> int:
+    """How many evaluations a run has; the last step has one."""
+    from dit_acceleration_pack.acceleration.policies.plan import EVALUATIONS_PER_STEP
+
+    return EVALUATIONS_PER_STEP.get(sampler, 1) * (steps - 1) + 1
+
+
+def chosen_evaluations(steps: set[int]) -> Any:
+    """A technique that computes chosen evaluations, counted from 0, in all else as Performance
+    Mode."""
     from dit_acceleration_pack.acceleration.policies.base import Decision, Policy
     from dit_acceleration_pack.acceleration.policies.cost import FIRST_BLOCKS
     from dit_acceleration_pack.acceleration.policies.planned import Planned
@@ -93,8 +101,12 @@ def chosen_steps(steps: set[int]) -> Any:
     class Chosen(Policy):
         first_blocks = FIRST_BLOCKS
 
+        def __init__(self) -> None:
+            self._met = itertools.count()
+
         def decide(self, step: int, seen: Any, blocked: str | None) -> Decision:
-            return Decision(blocked is None and step not in steps, blocked or "planned")
+            wanted = next(self._met) in steps
+            return Decision(blocked is None and not wanted, blocked or "planned")
 
     class Spread(Planned):
         def open(self, info: Any) -> Policy:  # type: ignore[override]
@@ -132,7 +144,11 @@ class Bench:
         from dit_acceleration_pack.acceleration.policies.plan import step_lengths
 
         if way in SPREADS:
-            return SPREADS[way](step_lengths(self.demo.sigmas(steps).tolist()), count)
+            total = evaluations_of(sampler, steps)
+            lengths = step_lengths(self.demo.sigmas(steps).tolist())
+            # Only ``uniform`` is asked of samplers with several evaluations a step.
+            lengths = lengths if total == steps else (1.0,) * total
+            return SPREADS[way](lengths, round(count * total / steps))
         if way == SPECTRUM:
             return rivals.growing_windows(steps, count)
         return rivals.shortest_path(self.costs(way, sampler, steps, cfg), count)
@@ -148,7 +164,7 @@ class Bench:
             for prompt, seed in zip(self.demo.prompts, RECORDED_SEEDS, strict=False):
                 found: list[rivals.Recording] = []
                 model, path = rivals.watched(self.demo.model)
-                model = host.attach(model, chosen_steps(set(range(steps))))
+                model = host.attach(model, chosen_evaluations(set(range(steps))))
                 with rivals.forecasts(rivals.recording(found)):
                     self.demo.sample(model, prompt, seed, cfg, steps, sampler)
                 residuals += found
@@ -175,7 +191,7 @@ class Bench:
                 if way == AVERAGE:
                     sampler = rivals.register(rivals.leaping(sorted(chosen)))
                 else:
-                    model = host.attach(model, chosen_steps(chosen))
+                    model = host.attach(model, chosen_evaluations(chosen))
             if way == SPECTRUM:
                 stack.enter_context(rivals.forecasts(rivals.spectrum(steps)))
             for runs in self.batches:

@@ -4,7 +4,7 @@ For each number of steps and each sampler, every way is sampled for every prompt
 demo model at cfg 1 and compared with the full run of the same noise; `computed` and `psnr` are
 means; `ssim` is the mean on the decoded pictures. `off_plan` is the largest distance of a target's
 computed evaluations from its plan. `uniform` computes as many as the target of its name, evenly
-spread over the steps, with the same forecast and corrector.
+spread, with the same forecast and corrector.
 EasyCache of ComfyUI runs in bfloat16, where its in-place write into float32 outputs does not
 matter, and is compared with the full run in bfloat16. The rivals use the last residual, as they do
 by default.
@@ -105,8 +105,9 @@ class TargetBench:
         if way.kind == "target":
             return host.attach(model, Planned(way.value, "target", strict=True))
         if way.kind == "uniform":
-            steps, count = way.value
-            return host.attach(model, plans.chosen_steps(plans.uniform([1.0] * steps, count)))
+            evaluations, count = way.value
+            chosen = plans.uniform([1.0] * evaluations, count)
+            return host.attach(model, plans.chosen_evaluations(chosen))
         if way.kind == "TeaCache":
             settings = TeaCacheSettings(rel_l1_thresh=way.value, max_continuous_cached_steps=6)
             return host.attach(model, TeaCache(settings))
@@ -229,8 +230,10 @@ def every_way(data: dict[str, Any], schedule: Schedule, wanted: list[str]) -> It
 def _every_way(data: dict[str, Any], schedule: Schedule, wanted: list[str]) -> Iterator[Way]:
     for target in TARGETS:
         yield Way("target", f"{target:g}", target)
-    for name, count in uniform_counts(rows_of(data, schedule), schedule[0]):
-        yield Way("uniform", name, (schedule[0], count))
+    for row in rows_of(data, schedule):
+        if row["kind"] == "target":
+            counts = round(row["evaluations"]), round(row["computed"])
+            yield Way("uniform", row["name"], counts)
     fewer = [int(name.split()[1]) for name in wanted if name.startswith("plain ")]
     for steps in fewer or plain_steps(rows_of(data, schedule), schedule[0]):
         yield Way("plain", f"{steps}", steps)
@@ -243,15 +246,6 @@ def _every_way(data: dict[str, Any], schedule: Schedule, wanted: list[str]) -> I
         yield Way("TeaCache", f"{threshold:g}", threshold)
     for threshold in EASYCACHE:
         yield Way("EasyCache", f"{threshold:g}", threshold)
-
-
-def uniform_counts(rows: list[Row], steps: int) -> list[tuple[str, int]]:
-    """By the name of a target how many steps have about as many evaluations."""
-    return [
-        (row["name"], max(round(row["computed"] * steps / row["evaluations"]), 2))
-        for row in rows
-        if row["kind"] == "target"
-    ]
 
 
 def plain_steps(rows: list[Row], steps: int) -> list[int]:
