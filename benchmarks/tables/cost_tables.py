@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from table_markdown import load, machine, markdown
+from costs import farthest, fit
+from table_markdown import NONE, load, machine, markdown
 
 
 def overhead() -> str:
@@ -20,6 +21,45 @@ def overhead() -> str:
         f"runs. Medians of {data['rounds']} interleaved rounds."
     )
     return f"{markdown(columns, lines, texts=2)}\n\n{caption} {machine(data)}"
+
+
+NOTHING, PRESETS = "nothing skipped", ("quality", "balanced", "fast", "ultra")
+"""Rows of ``full_size.py`` that costs are fitted to."""
+
+
+def costs() -> str:
+    """What computed and skipped evaluations cost, measured and as presets plan."""
+    data, gpu = load("costs"), load("full_size")
+    columns = ["", "cfg", "an evaluation", "computed", "skipped", "counted", "off", "counted off"]
+    lines = []
+    for r in data["rows"]:
+        shares = [f"{r[key]:.3f}" for key in ("computed", "skipped", "counted")]
+        off = [f"{r[key]:.1%}" for key in ("off", "counted_off")]
+        lines.append([r["model"], f"{r['cfg']:g}", f"{r['evaluation_ms']:.1f} ms", *shares, *off])
+    for model in dict.fromkeys(r["model"] for r in gpu["rows"]):
+        rows = {r["setting"]: r for r in gpu["rows"] if r["model"] == model and "speedup" in r}
+        full = rows["plain"]
+        times = {
+            rows[name]["computed"] / rows[name]["evaluations"]: 1 / rows[name]["speedup"]
+            for name in (NOTHING, *PRESETS)
+            if name in rows
+        }
+        found = fit(list(times), list(times.values()))
+        evaluation = f"{1000 * full['seconds'] / full['evaluations']:.0f} ms"
+        shares = [f"{share:.3f}" for share in found]
+        off = f"{farthest(found, times):.1%}"
+        lines.append(
+            [f"{model}, real size", f"{full['cfg']:g}", evaluation, *shares, NONE, off, NONE]
+        )
+    e = gpu["environment"]
+    caption = (
+        "Shares of an evaluation of the full run, fitted to runs that compute a given share of the "
+        "steps. “Off”: how far the time of other runs is from these costs, at most; “counted off”: "
+        "from those that presets plan with, where a computed evaluation costs 1 and a skipped one "
+        "its parameters. The last lines are fitted to the presets in `full_size.json`, on one "
+        f"{e['device']} ({e['date']}), and “off” is of the same runs."
+    )
+    return f"{markdown(columns, lines)}\n\n{caption} {machine(data)}"
 
 
 def profiler() -> str:

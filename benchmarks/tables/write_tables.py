@@ -60,6 +60,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "progressive": progressive_tables.progressive,
     "memory": demo_tables.memory,
     "overhead": cost_tables.overhead,
+    "costs": cost_tables.costs,
     "attention-overhead": cost_tables.attention_overhead,
     "profiler": cost_tables.profiler,
     "families": engine_tables.families,

@@ -21,7 +21,7 @@ PLACES = {
     "benchmarks/README.md": {
         "full-size", "attention", "performance", "target", "quality", "tea-cache", "video",
         "memory", "overhead", "attention-overhead", "profiler", "quantize", "plans",
-        "plans-elsewhere", "few-steps", "schedules", "progressive",
+        "plans-elsewhere", "few-steps", "schedules", "progressive", "costs",
     },
 }  # fmt: skip
 

@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""What an evaluation costs in a run that skips some: a computed one, and a skipped one.
+
+A run in which the share s of the evaluations is computed takes ``a s + k (1 - s)`` of the full run,
+with a computed evaluation costing ``a`` (above 1 by what is remembered in it) and a skipped one
+``k`` (the first block, what is outside the blocks, the forecast). Both are fitted to runs that
+compute ``FITTED`` of the steps evenly, with the forecast and the corrector of Performance Mode.
+``off`` is how far the time of runs that took no part in the fit (``HELD_OUT``) is from it, at most,
+as a share of that time; ``counted_off`` the same when a skipped evaluation costs its parameters
+(``counted``) and a computed one 1, as presets plan today.
+
+All runs of a model take turns step by step, every step the median of the rounds, so nothing else
+should use the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import harness
+import plans
+import turns
+
+SEED = 6000
+FITTED, HELD_OUT = (27, 20, 12, 6), (24, 16, 10, 8)
+"""So many of the steps are computed."""
+
+
+def fit(shares: Sequence[float], times: Sequence[float]) -> tuple[float, float]:
+    """Least squares: what a computed and what a skipped evaluation costs, as shares of the full."""
+    import torch
+
+    left = torch.tensor([[share, 1 - share] for share in shares], dtype=torch.float64)
+    right = torch.tensor(times, dtype=torch.float64)
+    computed, skipped = torch.linalg.lstsq(left, right.unsqueeze(1)).solution.flatten().tolist()
+    return computed, skipped
+
+
+def farthest(costs: tuple[float, float], times: Mapping[float, float]) -> float:
+    """How far times by share are from what the costs say, at most and as a share of each."""
+    computed, skipped = costs
+    return max(
+        abs(computed * share + skipped * (1 - share) - time) / time for share, time in times.items()
+    )
+
+
+def measure(name: str, cfg: float, rounds: int, steps: int) -> dict[str, Any]:
+    """The row of one model."""
+    from dit_acceleration_pack.acceleration import host
+    from dit_acceleration_pack.acceleration.policies.cost import skipped_cost
+
+    counts = [*FITTED, *HELD_OUT]
+    demos = [plans.DEMOS[name]() for _ in (steps, *counts)]
+    model = demos[0].model
+    models = [model]
+    for demo, count in zip(demos[1:], counts, strict=True):
+        chosen = plans.uniform((1.0,) * steps, round(count * steps / plans.STEPS))
+        models.append(host.attach(demo.model, plans.chosen_evaluations(chosen)))
+    runs = {
+        str(count): functools.partial(demo.sample, each, demo.prompts[0], SEED, cfg, steps)
+        for count, demo, each in zip(("full", *counts), demos, models, strict=True)
+    }
+    samples = turns.rounds_in_turns(demos, runs, rounds)
+    full = turns.typical(samples["full"])
+    times = {count: turns.typical(samples[str(count)]) / full for count in counts}
+    shares = {
+        count: harness.report_of(each).computed / steps
+        for count, each in zip(counts, models[1:], strict=True)
+    }
+    costs = fit([shares[c] for c in FITTED], [times[c] for c in FITTED])
+    held_out = {shares[c]: times[c] for c in HELD_OUT}
+    structure = host.structure_of(model)
+    counted = skipped_cost(structure, host.network_of(model))
+    return harness.rounded(
+        {
+            "model": name, "cfg": cfg, "steps": steps,
+            "evaluation_ms": 1000 * full / steps, "computed": costs[0], "skipped": costs[1],
+            "counted": counted, "off": farthest(costs, held_out),
+            "counted_off": farthest((1.0, counted), held_out),
+        }
+    )  # fmt: skip
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models", nargs="+", default=list(plans.DEMOS), choices=list(plans.DEMOS))
+    parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 3.0])
+    parser.add_argument("--steps", type=int, default=plans.STEPS, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--resume", action="store_true", help="keep rows of the output file")
+    parser.add_argument("--output", type=Path, default=harness.RESULTS / "costs.json")
+
+
+def main(options: argparse.Namespace, environment: Any) -> int:
+    data = harness.begun(options, environment)
+    for name in options.models:
+        for cfg in options.cfg:
+            if any((row["model"], row["cfg"]) == (name, cfg) for row in data["rows"]):
+                continue
+            row = measure(name, cfg, options.rounds, options.steps)
+            data["rows"].append(row)
+            harness.show(row)
+            harness.write(options.output, data, tell=False)
+    return 0
+
+
+if __name__ == "__main__":
+    harness.run(__file__, add_options, main)

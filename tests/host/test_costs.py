@@ -1,0 +1,32 @@
+"""The benchmark of what evaluations cost in a planned run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from comfyui_environment import ROOT
+
+
+@pytest.fixture(scope="module")
+def costs() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        import costs
+
+        yield costs
+
+
+def test_times_that_follow_two_costs_give_them_back(costs: Any) -> None:
+    shares = (0.9, 0.6, 0.3)
+    found = costs.fit(shares, [1.05 * share + 0.2 * (1 - share) for share in shares])
+    assert found == pytest.approx((1.05, 0.2))
+    assert costs.farthest(found, {0.5: 0.625}) == pytest.approx(0)
+    assert costs.farthest(found, {0.5: 0.625, 0.4: 0.5}) == pytest.approx(0.04 / 0.5)
+
+
+def test_a_skipped_evaluation_costs_less_than_a_computed_one(costs: Any) -> None:
+    row = costs.measure("Qwen-Image", 1.0, rounds=1, steps=costs.plans.STEPS)
+    assert 0 < row["skipped"] < row["computed"] and 0 < row["counted"] < 1
+    assert row["evaluation_ms"] > 0 and row["off"] >= 0
