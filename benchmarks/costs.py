@@ -16,9 +16,7 @@ should use the machine.
 from __future__ import annotations
 
 import argparse
-import functools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import harness
@@ -48,37 +46,30 @@ def farthest(costs: tuple[float, float], times: Mapping[float, float]) -> float:
     )
 
 
-def measure(name: str, cfg: float, rounds: int, steps: int) -> dict[str, Any]:
+def measure(name: str, cfg: float, rounds: int) -> dict[str, Any]:
     """The row of one model."""
     from dit_acceleration_pack.acceleration import host
     from dit_acceleration_pack.acceleration.policies.cost import skipped_cost
 
-    counts = [*FITTED, *HELD_OUT]
-    demos = [plans.DEMOS[name]() for _ in (steps, *counts)]
-    model = demos[0].model
-    models = [model]
-    for demo, count in zip(demos[1:], counts, strict=True):
-        chosen = plans.uniform((1.0,) * steps, round(count * steps / plans.STEPS))
-        models.append(host.attach(demo.model, plans.chosen_evaluations(chosen)))
-    runs = {
-        str(count): functools.partial(demo.sample, each, demo.prompts[0], SEED, cfg, steps)
-        for count, demo, each in zip(("full", *counts), demos, models, strict=True)
-    }
-    samples = turns.rounds_in_turns(demos, runs, rounds)
-    full = turns.typical(samples["full"])
-    times = {count: turns.typical(samples[str(count)]) / full for count in counts}
-    shares = {
-        count: harness.report_of(each).computed / steps
-        for count, each in zip(counts, models[1:], strict=True)
-    }
-    costs = fit([shares[c] for c in FITTED], [times[c] for c in FITTED])
-    held_out = {shares[c]: times[c] for c in HELD_OUT}
-    structure = host.structure_of(model)
-    counted = skipped_cost(structure, host.network_of(model))
+    def computing(count: int) -> Callable[[Any], Any]:
+        steps = plans.uniform((1.0,) * plans.STEPS, count)
+        return lambda model: host.attach(model, plans.chosen_evaluations(steps))
+
+    ways = {str(count): computing(count) for count in (*FITTED, *HELD_OUT)}
+    demos = [plans.DEMOS[name]() for _ in range(len(ways) + 1)]
+    demo = demos[0]
+    samples = turns.beside_full(demos, ways, (demo.prompts[0], SEED, cfg, plans.STEPS), rounds)
+    full = turns.typical(samples[turns.FULL])
+    fitted, held_out = (
+        {count / plans.STEPS: turns.typical(samples[str(count)]) / full for count in counts}
+        for counts in (FITTED, HELD_OUT)
+    )
+    costs = fit(list(fitted), list(fitted.values()))
+    counted = skipped_cost(host.structure_of(demo.model), host.network_of(demo.model))
     return harness.rounded(
         {
-            "model": name, "cfg": cfg, "steps": steps,
-            "evaluation_ms": 1000 * full / steps, "computed": costs[0], "skipped": costs[1],
+            "model": name, "cfg": cfg, "steps": plans.STEPS,
+            "evaluation_ms": 1000 * full / plans.STEPS, "computed": costs[0], "skipped": costs[1],
             "counted": counted, "off": farthest(costs, held_out),
             "counted_off": farthest((1.0, counted), held_out),
         }
@@ -88,10 +79,8 @@ def measure(name: str, cfg: float, rounds: int, steps: int) -> dict[str, Any]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", default=list(plans.DEMOS), choices=list(plans.DEMOS))
     parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 3.0])
-    parser.add_argument("--steps", type=int, default=plans.STEPS, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--resume", action="store_true", help="keep rows of the output file")
-    parser.add_argument("--output", type=Path, default=harness.RESULTS / "costs.json")
+    harness.add_results_options(parser, "costs")
 
 
 def main(options: argparse.Namespace, environment: Any) -> int:
@@ -100,7 +89,7 @@ def main(options: argparse.Namespace, environment: Any) -> int:
         for cfg in options.cfg:
             if any((row["model"], row["cfg"]) == (name, cfg) for row in data["rows"]):
                 continue
-            row = measure(name, cfg, options.rounds, options.steps)
+            row = measure(name, cfg, options.rounds)
             data["rows"].append(row)
             harness.show(row)
             harness.write(options.output, data, tell=False)

@@ -26,7 +26,6 @@ import math
 import random
 import statistics
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness
@@ -186,8 +185,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lessons", type=int, default=512, help="pictures: %(default)s")
     parser.add_argument("--training", type=int, default=2000, help="steps: %(default)s")
     parser.add_argument("--pictures", type=int, default=16, help="reported: %(default)s")
-    parser.add_argument("--resume", action="store_true", help="keep rows of the output file")
-    parser.add_argument("--output", type=Path, default=harness.RESULTS / "few_steps.json")
+    harness.add_results_options(parser, "few_steps")
 
 
 def main(options: argparse.Namespace, environment: Any) -> int:

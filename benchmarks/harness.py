@@ -305,6 +305,12 @@ def processor() -> str:
     return name[1] if name else platform.processor() or platform.machine()
 
 
+def add_results_options(parser: argparse.ArgumentParser, name: str) -> None:
+    """``--output``, by default a file of the results, and ``--resume``: see ``begun``."""
+    parser.add_argument("--resume", action="store_true", help="keep rows of the output file")
+    parser.add_argument("--output", type=Path, default=RESULTS / f"{name}.json")
+
+
 def begun(options: argparse.Namespace, environment: Environment) -> dict[str, Any]:
     """Results to add to: with ``--resume`` those that the output file has."""
     data: dict[str, Any] = {"environment": describe(environment), "rows": []}

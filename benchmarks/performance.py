@@ -33,7 +33,6 @@ FIRST_SEED = 3000
 PRESETS = ("quality", "balanced", "fast", "ultra")
 MODELS = ("FLUX", "Wan")
 MODES = ("auto", "manual", "speed", "memory")
-FULL = "full"
 KEYS = ("model", "approximation", "steps", "cfg")
 
 
@@ -122,7 +121,7 @@ class Bench:
         firsts: dict[str, torch.Tensor] = {}
         for mode in modes:
             timed = self.timed(mode, steps, cfg, rounds)
-            full = turns.typical(timed.pop(FULL))
+            full = turns.typical(timed.pop(turns.FULL))
             for preset, samples in timed.items():
                 seconds, row = turns.typical(samples), found[preset]
                 first = firsts.setdefault(preset, samples[0].latent)
@@ -136,17 +135,10 @@ class Bench:
         """The full run and every preset of a mode, sampled in turns, some rounds."""
         while len(self.others) < len(PRESETS):
             self.others.append(self.make())
-        demos = [self.demo, *self.others]
-        models = [self.demo.model]
-        models += [
-            self.accelerated(mode, preset, demo.model)
-            for preset, demo in zip(PRESETS, self.others, strict=True)
-        ]
-        runs = {
-            name: functools.partial(demo.sample, model, *self.runs[0], cfg, steps)
-            for name, demo, model in zip((FULL, *PRESETS), demos, models, strict=True)
-        }
-        return turns.rounds_in_turns(demos, runs, rounds)
+        ways = {preset: functools.partial(self.accelerated, mode, preset) for preset in PRESETS}
+        return turns.beside_full(
+            [self.demo, *self.others], ways, (*self.runs[0], cfg, steps), rounds
+        )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -31,7 +31,6 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import checks
@@ -84,14 +83,7 @@ RECORDED, SPECTRUM, AVERAGE = "recorded", "spectrum", "average velocity"
 WAYS = ("plan", *SPREADS, RECORDED, SPECTRUM, AVERAGE, "plain")
 
 
-def evaluations_of(sampler: str, steps: int) -> int:
-    """How many evaluations a run has; the last step has one."""
-    from dit_acceleration_pack.acceleration.policies.plan import EVALUATIONS_PER_STEP
-
-    return EVALUATIONS_PER_STEP.get(sampler, 1) * (steps - 1) + 1
-
-
-def chosen_evaluations(steps: set[int]) -> Any:
+def chosen_evaluations(chosen: set[int]) -> Any:
     """A technique that computes chosen evaluations, counted from 0, in all else as Performance
     Mode."""
     from dit_acceleration_pack.acceleration.policies.base import Decision, Policy
@@ -105,7 +97,7 @@ def chosen_evaluations(steps: set[int]) -> Any:
             self._met = itertools.count()
 
         def decide(self, step: int, seen: Any, blocked: str | None) -> Decision:
-            wanted = next(self._met) in steps
+            wanted = next(self._met) in chosen
             return Decision(blocked is None and not wanted, blocked or "planned")
 
     class Spread(Planned):
@@ -139,16 +131,22 @@ class Bench:
         self.full: dict[tuple[str, int, float], list[torch.Tensor]] = {}
         self.known_costs: dict[tuple[str, str, int, float], torch.Tensor] = {}
 
-    def steps_of(self, way: str, count: int, sampler: str, steps: int, cfg: float) -> set[int]:
-        """Which steps a way computes whose plan is known before the run."""
-        from dit_acceleration_pack.acceleration.policies.plan import step_lengths
+    def evaluations_of(
+        self, way: str, count: int, sampler: str, steps: int, cfg: float
+    ) -> set[int]:
+        """Which evaluations a way computes whose plan is known before the run."""
+        from dit_acceleration_pack.acceleration.policies.plan import (
+            EVALUATIONS_PER_STEP,
+            step_lengths,
+        )
 
+        each = EVALUATIONS_PER_STEP.get(sampler, 1)
         if way in SPREADS:
-            total = evaluations_of(sampler, steps)
-            lengths = step_lengths(self.demo.sigmas(steps).tolist())
-            # Only ``uniform`` is asked of samplers with several evaluations a step.
-            lengths = lengths if total == steps else (1.0,) * total
-            return SPREADS[way](lengths, round(count * total / steps))
+            *lengths, last = step_lengths(self.demo.sigmas(steps).tolist())
+            spread = [length / each for length in lengths for _ in range(each)] + [last]
+            return SPREADS[way](spread, round(count * len(spread) / steps))
+        if each > 1:
+            raise ValueError(f"{way} plans steps, and {sampler} evaluates more than once in one")
         if way == SPECTRUM:
             return rivals.growing_windows(steps, count)
         return rivals.shortest_path(self.costs(way, sampler, steps, cfg), count)
@@ -187,7 +185,7 @@ class Bench:
             elif way == "plan":
                 model = host.attach(model, planned(model, count, steps))
             else:
-                chosen = self.steps_of(way, count, sampler, steps, cfg)
+                chosen = self.evaluations_of(way, count, sampler, steps, cfg)
                 if way == AVERAGE:
                     sampler = rivals.register(rivals.leaping(sorted(chosen)))
                 else:
@@ -264,8 +262,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--counts", type=int, nargs="+", help="default: all, or a few")
     parser.add_argument("--quick", action="store_true", help="cfg 1, 28 steps, a few counts")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes: %(default)s")
-    parser.add_argument("--resume", action="store_true", help="keep rows of the output file")
-    parser.add_argument("--output", type=Path, default=harness.RESULTS / "plans.json")
+    harness.add_results_options(parser, "plans")
 
 
 def main(options: argparse.Namespace, environment: Any) -> int:

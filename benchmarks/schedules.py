@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness
@@ -150,8 +149,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pictures", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--cfg", type=float, nargs="+", default=[1.0])
-    parser.add_argument("--resume", action="store_true", help="keep rows of the output file")
-    parser.add_argument("--output", type=Path, default=harness.RESULTS / "schedules.json")
+    harness.add_results_options(parser, "schedules")
 
 
 def main(options: argparse.Namespace, environment: Any) -> int:

@@ -13,6 +13,7 @@ Rows are written as they come, so `--resume` goes on after an interruption. A bu
 harm: nothing is timed, and `--jobs` shares the work among as many processes of one thread.
 `--time` adds, on a machine that is not busy, `seconds` and `speedup` to the targets' rows: of the
 first prompt, sampled in turns with the full run step by step, every step the median of the rounds.
+It comes last: a target that is measured again loses them.
 `--finalists 3` keeps that work small: every way is measured with `--prompts` and `--seeds`, then
 the targets and, for each of them, the three other ways that came nearest are measured with all
 prompts and two seeds, and those rows replace the first ones.
@@ -26,7 +27,6 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import harness
@@ -43,7 +43,6 @@ DBCACHE = {0.06: 2, 0.12: 2, 0.18: 3, 0.24: 3, 0.32: 4, 0.40: 4, 0.50: 6, 0.60: 
 OURS = ("target", "uniform")
 """Both with the forecast and the corrector of Performance Mode."""
 KINDS = (*OURS, "plain", "SCM", "DBCache", "TeaCache", "EasyCache")
-FULL = "full"
 PROMPTS, SEEDS = 8, 2
 
 Row = dict[str, Any]
@@ -150,19 +149,13 @@ class TargetBench:
         """Seconds and speed-up of every target, by name."""
         while len(self.others) < len(TARGETS):
             self.others.append(harness.Demo())
-        names = [FULL, *(f"{target:g}" for target in TARGETS)]
-        demos = [self.demo, *self.others]
-        models = [self.demo.model]
-        models += [
-            self.model_for(Way("target", f"{target:g}", target), demo.model)
-            for target, demo in zip(TARGETS, self.others, strict=True)
-        ]
-        runs = {
-            name: functools.partial(demo.sample, model, *self.runs[0], 1.0, steps, sampler)
-            for name, demo, model in zip(names, demos, models, strict=True)
+        ways = {
+            f"{target:g}": functools.partial(self.model_for, Way("target", f"{target:g}", target))
+            for target in TARGETS
         }
-        samples = turns.rounds_in_turns(demos, runs, rounds)
-        full = turns.typical(samples.pop(FULL))
+        run = (*self.runs[0], 1.0, steps, sampler)
+        samples = turns.beside_full([self.demo, *self.others], ways, run, rounds)
+        full = turns.typical(samples.pop(turns.FULL))
         return {
             name: {"seconds": seconds, "speedup": full / seconds}
             for name, seconds in ((n, turns.typical(each)) for n, each in samples.items())
@@ -287,9 +280,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", type=int, default=PROMPTS, help="how many: %(default)s")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds a prompt: %(default)s")
     parser.add_argument("--steps", type=int, nargs="+", default=[28, 20, 50])
-    parser.add_argument(
-        "--samplers", nargs="+", default=["euler", "dpmpp_2m", "heun", "res_multistep"]
-    )
+    parser.add_argument("--samplers", nargs="+", default=list(plans.SAMPLERS))
     parser.add_argument(
         "--ways", nargs="+", default=list(KINDS), help="kinds, or single ones as 'plain 12'"
     )
@@ -297,11 +288,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time", action="store_true", help="time the targets that have rows")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds: %(default)s")
     parser.add_argument("--jobs", type=int, default=1, help="processes: %(default)s")
-    parser.add_argument("--resume", action="store_true", help="keep rows of the output file")
-    parser.add_argument("--output", type=Path, default=harness.RESULTS / "target.json")
+    harness.add_results_options(parser, "target")
 
 
 def main(options: argparse.Namespace, environment: Any) -> int:
+    options.resume |= options.time
     data = harness.begun(options, environment)
     schedules = [(steps, sampler) for steps in options.steps for sampler in options.samplers]
     if options.time:

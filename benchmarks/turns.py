@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import threading
 import time
@@ -108,6 +109,25 @@ def rounds_in_turns(
         for i, sample in zip(order, samples, strict=True):
             found[names[i]].append(sample)
     return found
+
+
+FULL = "full"
+"""Name of the run that others are compared with."""
+
+
+def beside_full(
+    demos: Sequence[Any], ways: Mapping[str, Callable[[Any], Any]], run: Sequence[Any], rounds: int
+) -> dict[str, list[Sample]]:
+    """Rounds of the full run and of ways to accelerate a model, in turns; by name.
+
+    ``demos`` are one more than the ways; ``run`` is what their ``sample`` takes after the model.
+    """
+    makes = {FULL: lambda model: model, **ways}
+    runs = {
+        name: functools.partial(demo.sample, make(demo.model), *run)
+        for (name, make), demo in zip(makes.items(), demos, strict=True)
+    }
+    return rounds_in_turns(demos, runs, rounds)
 
 
 Run = Callable[[int], Sample]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -95,6 +96,17 @@ def test_ways_compute_what_they_are_asked_for(benchmarks: Any, way: str) -> None
     for count in (6, 9, 13):
         row = bench.row(way, count, "euler", STEPS, 1.0)
         assert row["computed"] == count and row["psnr"] >= row["worst"] > 15
+
+
+def test_uniform_spreads_evaluations_not_steps(benchmarks: Any) -> None:
+    bench = benchmarks[0].Bench("Qwen-Image", 1)
+    assert bench.row("uniform", 7, "heun", STEPS, 1.0)["computed"] == round(7 * 27 / STEPS)
+    spread = sorted(bench.evaluations_of("uniform", 7, "heun", STEPS, 1.0))
+    assert (spread[0], spread[-1]) == (0, 26)
+    gaps = [after - before for before, after in itertools.pairwise(spread)]
+    assert max(gaps) - min(gaps) <= 1
+    with pytest.raises(ValueError, match="more than once"):
+        bench.evaluations_of("recorded", 7, "heun", STEPS, 1.0)
 
 
 def test_pictures_of_a_batch_are_those_of_single_runs(benchmarks: Any) -> None:

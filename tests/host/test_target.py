@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,6 +47,20 @@ def test_every_target_is_timed_beside_the_full_run(target: Any, bench: Any) -> N
     timed = bench.timed(4, "euler", 1)
     assert list(timed) == [f"{each:g}" for each in target.TARGETS]
     assert all(row["seconds"] > 0 and row["speedup"] > 0 for row in timed.values())
+
+
+def test_timing_keeps_what_was_measured(
+    target: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    results = tmp_path / "target.json"
+    results.write_text('{"rows": [{"kind": "target"}]}', encoding="utf-8")
+    seen: list[Any] = []
+    monkeypatch.setattr(target, "time_targets", lambda data, *_: seen.extend(data["rows"]))
+    parser = argparse.ArgumentParser()
+    target.add_options(parser)
+    environment = SimpleNamespace(version="")
+    target.main(parser.parse_args(["--time", "--output", str(results)]), environment)
+    assert seen == [{"kind": "target"}]
 
 
 def test_uniform_is_no_other_way(target: Any) -> None:

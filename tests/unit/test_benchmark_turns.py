@@ -55,6 +55,17 @@ def test_every_run_makes_a_step_then_the_next_run(turns: ModuleType, clock: list
     assert quick.laps == (0.25, 0.25, 0.0)
 
 
+def test_ways_are_sampled_beside_the_full_run(turns: ModuleType, clock: list[float]) -> None:
+    steps: list[str] = []
+    demos = [Demo(turns, name, steps, clock) for name in "ab"]
+    for demo, seconds in zip(demos, (2.0, 4.0), strict=True):
+        demo.model = seconds
+    found = turns.beside_full(demos, {"half": lambda model: model / 2}, (1,), rounds=2)
+    assert "".join(steps) == "abba", "the order turns round"
+    times = {name: [sample.laps[0] for sample in samples] for name, samples in found.items()}
+    assert times == {turns.FULL: [2.0, 2.0], "half": [2.0, 2.0]}
+
+
 def test_a_run_that_fails_stops_nobody(turns: ModuleType, clock: list[float]) -> None:
     steps: list[str] = []
     a, b = (Demo(turns, name, steps, clock) for name in "ab")
