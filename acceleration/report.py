@@ -147,6 +147,8 @@ class RunReport(Report):
     residual_placement: str = ""
     residual_peak_bytes: int = 0
     seconds: float = 0.0
+    computed_cost: float = 1.0
+    """What a computed evaluation costs beside one of a run that skips none, where it is known."""
     promised: float = 0.0
     """How many times faster the run was planned to be; 0 where nothing was planned."""
     switch: str = ""
@@ -185,7 +187,8 @@ class RunReport(Report):
         return [] if list(found) == [""] else list(found.values())
 
     def seconds_saved(self) -> float | None:
-        """Measured time of the skipped evaluations against the mean computed one of their size."""
+        """Measured time of the evaluations against that of as many full ones: the mean computed one
+        of their size, less what is remembered in it as far as that is known."""
         sizes = dict.fromkeys(e.size for e in self.evaluations)
         saved = [found for size in sizes if (found := self._saved_at(size)) is not None]
         return sum(saved) if saved else None
@@ -203,7 +206,10 @@ class RunReport(Report):
         skipped = [e.seconds for e in timed if e.skipped]
         if not computed or not skipped:
             return None
-        return len(skipped) * sum(computed) / len(computed) - sum(skipped)
+        mean = sum(computed) / len(computed)
+        full = mean / self.computed_cost
+        remembered = (len(timed) - len(skipped)) * (mean - full)
+        return len(skipped) * full - sum(skipped) - remembered
 
     def sentence(self) -> str:
         """What was gained, or why nothing was, in one sentence."""
@@ -266,6 +272,7 @@ class RunReport(Report):
             "seconds_saved": self.seconds_saved(),
             "speedup": self.speedup(),
             "promised": self.promised,
+            "computed_cost": self.computed_cost,
             "stages": [asdict(stage) for stage in self.stages()],
             "switch": self.switch,
             "residual_placement": self.residual_placement,

@@ -6,8 +6,7 @@ with a computed evaluation costing ``a`` (above 1 by what is remembered in it) a
 ``k`` (the first block, what is outside the blocks, the forecast). Both are fitted to runs that
 compute ``FITTED`` of the steps evenly, with the forecast and the corrector of Performance Mode.
 ``off`` is how far the time of runs that took no part in the fit (``HELD_OUT``) is from it, at most,
-as a share of that time; ``counted_off`` the same when a skipped evaluation costs its parameters
-(``counted``) and a computed one 1, as presets plan today.
+as a share of that time; ``planned_off`` how far it is from the costs that presets plan with.
 
 All runs of a model take turns step by step, every step the median of the rounds, so nothing else
 should use the machine.
@@ -49,7 +48,7 @@ def farthest(costs: tuple[float, float], times: Mapping[float, float]) -> float:
 def measure(name: str, cfg: float, rounds: int) -> dict[str, Any]:
     """The row of one model."""
     from dit_acceleration_pack.acceleration import host
-    from dit_acceleration_pack.acceleration.policies.cost import skipped_cost
+    from dit_acceleration_pack.acceleration.policies.cost import cost_of
 
     def computing(count: int) -> Callable[[Any], Any]:
         steps = plans.uniform((1.0,) * plans.STEPS, count)
@@ -65,13 +64,15 @@ def measure(name: str, cfg: float, rounds: int) -> dict[str, Any]:
         for counts in (FITTED, HELD_OUT)
     )
     costs = fit(list(fitted), list(fitted.values()))
-    counted = skipped_cost(host.structure_of(demo.model), host.network_of(demo.model))
+    model = demo.model
+    plans_with = cost_of(host.structure_of(model), host.network_of(model), model.load_device.type)
     return harness.rounded(
         {
             "model": name, "cfg": cfg, "steps": plans.STEPS,
             "evaluation_ms": 1000 * full / plans.STEPS, "computed": costs[0], "skipped": costs[1],
-            "counted": counted, "off": farthest(costs, held_out),
-            "counted_off": farthest((1.0, counted), held_out),
+            "off": farthest(costs, held_out), "planned_computed": plans_with.computed,
+            "planned_skipped": plans_with.skipped, "source": plans_with.source,
+            "planned_off": farthest((plans_with.computed, plans_with.skipped), held_out),
         }
     )  # fmt: skip
 

@@ -176,13 +176,12 @@ class TargetBench:
     def planned(self, speedup: float, steps: int, evaluations: int) -> float:
         """How many evaluations the plan of a target computes."""
         from dit_acceleration_pack.acceleration import host
-        from dit_acceleration_pack.acceleration.policies import planned
-        from dit_acceleration_pack.acceleration.policies.cost import skipped_cost
+        from dit_acceleration_pack.acceleration.policies.cost import cost_of
 
         model = self.demo.model
         structure = host.structure_of(model)
-        cost = skipped_cost(structure, host.network_of(model))
-        share = max(planned.share_for(speedup, cost), 2 / steps)
+        cost = cost_of(structure, host.network_of(model), model.load_device.type)
+        share = max(cost.share(speedup), 2 / steps)
         return share * evaluations
 
 

@@ -48,6 +48,11 @@ class HostMemory:
         self.branches = branches
         self._evaluation: float | None = None
 
+    @property
+    def device(self) -> str:
+        """Kind of device that the model runs on."""
+        return str(self._patcher.load_device.type)
+
     def room(self, device: torch.device) -> int:
         """Bytes that residuals may take: what is free and the model does not need to work."""
         import comfy.model_management

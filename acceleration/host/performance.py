@@ -13,7 +13,8 @@ from ..families.base import PICTURE_GB, blocks_at
 from ..performance import PerformanceSettings, compiling, residency
 from ..performance.report import PerformanceReport
 from ..policies.base import RunInfo
-from ..policies.outlook import outlook
+from ..policies.cost import Cost
+from ..policies.outlook import USUAL_COST, outlook
 from ..policies.planned import Planned
 from ..report import RunReport
 from ..sampling.listener import Guarded
@@ -155,7 +156,8 @@ class PerformanceAttachment(RunLever):
         return {
             "steps": run.plain.steps,
             "presets": run.outlook,
-            "skipped_cost": run.cost,
+            "computed_cost": run.cost.computed,
+            "skipped_cost": run.cost.skipped,
             "approximation": self.settings.approximation,
             "seconds": run.report.seconds,
         }
@@ -228,8 +230,8 @@ class ModeRun:
     """Of the sampling itself."""
     outlook: list[dict[str, Any]] = field(default_factory=list)
     """What each preset would plan; none for what is no transformer known here."""
-    cost: float | None = None
-    """What a skipped evaluation costs, as a share of a computed one."""
+    cost: Cost = USUAL_COST
+    """What computed and skipped evaluations cost."""
 
     def look_ahead(self, sampling: Sampling) -> None:
         """Note what each preset would plan for this run."""
@@ -238,8 +240,9 @@ class ModeRun:
             return
         schedule = Schedule.from_sigmas(sampling.sigmas.tolist())
         name, network = sampler_name(sampling.sampler), network_of(sampling.patcher)
-        info = RunInfo(schedule, structure, name, network)
-        self.outlook, self.cost = outlook(info), info.skipped_cost
+        device = sampling.patcher.load_device.type
+        info = RunInfo(schedule, structure, name, network, device=device)
+        self.outlook, self.cost = outlook(info), info.cost
 
 
 def _resident_gb(structure: Structure | None) -> float:

@@ -12,6 +12,7 @@ import json
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ import torch
 from ..errors import AccelerationError, shown
 from ..performance import presets
 from ..plots import Column, presets_plot
-from ..policies.outlook import Guess, outlook
+from ..policies.cost import Cost
+from ..policies.outlook import USUAL_COST, Guess, outlook
 from ..quality.metrics import Comparison, compare
 from .live_report import running_server
 from .media import MOST_FRAMES, frames_of, saved
@@ -68,13 +70,21 @@ def prompts(asked: Any) -> dict[str, Any]:
 
 
 def planned(asked: Any) -> dict[str, Any]:
-    """``{"steps": 28, "skipped_cost": 0.04}`` → what each preset plans for; the cost may be left
-    out, for a model that has not run yet."""
-    steps, cost = (asked.get(name) for name in ("steps", "skipped_cost")) if asked else (None, None)
+    """``{"steps": 28, "computed_cost": 1.0, "skipped_cost": 0.04}`` → what each preset plans for;
+    the costs may be left out, for a model that has not run yet."""
+    asked = asked if isinstance(asked, dict) else {}
+    steps = asked.get("steps")
     if not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
         raise AccelerationError(f"steps is {shown(steps)}: it must be between 1 and {MOST_STEPS}.")
-    if cost is not None and not (isinstance(cost, int | float) and 0 <= cost <= 1):
-        raise AccelerationError(f"skipped_cost is {shown(cost)}: it must be between 0 and 1.")
+    costs = asdict(USUAL_COST)
+    for name, lowest, highest in (("computed", 0.5, 2), ("skipped", 0, 1)):
+        value = asked.get(f"{name}_cost", costs[name])
+        if not (isinstance(value, int | float) and lowest <= value <= highest):
+            raise AccelerationError(
+                f"{name}_cost is {shown(value)}: it must be between {lowest} and {highest}."
+            )
+        costs[name] = value
+    cost = Cost(**costs)
     return {"steps": steps, "presets": outlook(Guess.of_steps(steps, cost))}
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from ..setting import Checked, setting
 
-PRESET_SPEEDUPS = {"quality": 1.6, "balanced": 2.1, "fast": 2.7, "ultra": 3.1}
-"""Speed-ups that the presets plan for, a little above 1.5, 2, 2.5 and 3. A plan counts the blocks;
-forecasts, sampler and prompt take their time too. What they reach and cost on the demo models:
+PRESET_SPEEDUPS = {"quality": 1.5, "balanced": 2.0, "fast": 2.5, "ultra": 3.0}
+"""Speed-ups that the presets plan for. What they reach and cost on the demo models:
 `benchmarks/performance.py`, on a GPU: `benchmarks/full_size.py`."""
 
 

@@ -14,7 +14,7 @@ from ..forecasts.corrector import SAMPLERS
 from ..report import RunReport
 from ..schedule import Schedule, Stage
 from ..settings.caching import CachingSettings
-from .cost import skipped_cost
+from .cost import Cost, cost_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class RunInfo:
     """The transformer itself, to be looked at only."""
     stage: Stage | None = None
     """The part of the run that is meant; None for all of it. Policies count its steps only."""
+    device: str = "cpu"
+    """Kind of device that it runs on."""
 
     @property
     def own_steps(self) -> tuple[int, ...]:
@@ -55,9 +57,9 @@ class RunInfo:
         return len(self.own_steps)
 
     @functools.cached_property
-    def skipped_cost(self) -> float:
-        """What a skipped evaluation costs, as a share of a computed one."""
-        return skipped_cost(self.structure, self.network)
+    def cost(self) -> Cost:
+        """What computed and skipped evaluations cost."""
+        return cost_of(self.structure, self.network, self.device)
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Policy:
     tap: Tap | None = None
     """With no first blocks: where the signal is read; None takes the hidden state."""
 
+    computed_cost: float = 1.0
+    """What a computed evaluation costs beside one of a run that skips none, where it is known."""
     promised: float = 0.0
     """How many times faster it plans to make the run; 0 where nothing is planned."""
 

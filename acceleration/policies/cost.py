@@ -1,7 +1,12 @@
-"""What a skipped evaluation costs."""
+"""What evaluations cost in a run that skips some, known before it begins.
+
+Measured by family and kind of device where that was done, else counted from the parameters: never
+timed in the run, so that a run can be repeated.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from ..families import Structure
@@ -12,13 +17,90 @@ FIRST_BLOCKS = 1
 PER_PROMPT = ("time", "t_embed", "guidance", "vector", "y_embed", "text", "txt", "context", "cap_")
 """In names of modules outside the blocks: they work on a prompt or a time, a few tokens at most."""
 
+UNCOUNTED = 0.045
+"""What a skipped evaluation costs beside its parameters, where nothing was measured: forecast,
+decision, sampler. The least of three models of real size on a GPU, 0.047 of FLUX.1-dev
+(``benchmarks/results/full_size.json``; forecasts read more then)."""
 
-def skipped_cost(structure: Structure, network: Any) -> float:
-    """What a skipped evaluation costs, as a share of a computed one.
+COUNTED = "by its parameters"
 
-    Estimated from the parameters that are still used on every token: those of the first block and
-    of what is outside the blocks. They are counted, not timed, so that a run can be repeated.
+
+@dataclass(frozen=True)
+class Cost:
+    """What evaluations cost, as shares of one of a run that skips none.
+
+    Parameters
+    ----------
+    computed
+        A computed one; above 1 by what is remembered in it.
+    skipped
+        A skipped one: first block, what is outside the blocks, forecast.
+    source
+        How it is known, for the report.
     """
+
+    computed: float
+    skipped: float
+    source: str = COUNTED
+
+    def share(self, speedup: float) -> float:
+        """Share of the evaluations to compute, so that the run is ``speedup`` times faster.
+
+        0 when not even skipping everything would do.
+        """
+        if speedup <= 1.0 or self.skipped >= self.computed:
+            return 1.0
+        found = (1.0 / speedup - self.skipped) / (self.computed - self.skipped)
+        return min(max(found, 0.0), 1.0)
+
+    def speedup(self, share: float) -> float:
+        """How many times faster a run is that computes a share of the evaluations."""
+        return 1.0 / (self.computed * share + self.skipped * (1.0 - share)) if share < 1.0 else 1.0
+
+    @classmethod
+    def usual(cls, parameters: float) -> Cost:
+        """Where nothing was measured: the share of the parameters that a skipped one uses."""
+        return cls(1.0, min(parameters + UNCOUNTED, 1.0))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Costs of one model, by ``benchmarks/costs.py``: the mean of its rows with cfg 1 and 3."""
+
+    family: str
+    device: str
+    parameters: float
+    computed: float
+    skipped: float
+
+    def fits(self, family: str, device: str, parameters: float) -> bool:
+        """Whether they hold for a model. One of another size spends other shares of its time."""
+        alike = self.parameters / SIZE_RANGE <= parameters <= self.parameters * SIZE_RANGE
+        return (self.family, self.device) == (family, device) and alike
+
+
+SIZE_RANGE = 10.0
+"""So many times larger or smaller a model may be than the one that was measured."""
+
+MEASURED = (
+    Measured("FLUX", "cpu", 4.5e6, 1.04, 0.18),
+    Measured("Wan", "cpu", 3.5e6, 1.05, 0.20),
+)
+"""No check model: plans for these are reported as they are for a model that nobody measured."""
+
+
+def cost_of(structure: Structure, network: Any, device: str) -> Cost:
+    """What evaluations of a network cost on a kind of device, such as ``"cuda"``."""
+    family, size = structure.family.name, sum(p.numel() for p in network.parameters())
+    for known in MEASURED:
+        if known.fits(family, device, size):
+            return Cost(known.computed, known.skipped, f"measured on {family}")
+    return Cost.usual(counted(structure, network))
+
+
+def counted(structure: Structure, network: Any) -> float:
+    """The share of the parameters that a skipped evaluation uses on every token: those of the first
+    block and of what is outside the blocks."""
     blocks = [block for _, block in structure.blocks(network)]
     size = [sum(p.numel() for p in block.parameters()) for block in blocks]
     inside = {id(p) for block in blocks for p in block.parameters()}

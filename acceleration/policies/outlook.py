@@ -7,11 +7,12 @@ from typing import Any
 
 from ..performance.settings import PRESET_SPEEDUPS
 from ..schedule import Schedule
+from .cost import Cost
 from .planned import Plannable, Planned
 
-USUAL_COST = 0.03
-"""What a skipped evaluation costs where the model is not known yet. One block holds 3 % of the
-parameters of FLUX.1-dev, 2 % of Qwen-Image's, 2.5 % of Wan 2.1 14B's."""
+USUAL_COST = Cost.usual(0.03)
+"""Where the model is not known yet. One block holds 3 % of the parameters of FLUX.1-dev, 2 % of
+Qwen-Image's, 2.5 % of Wan 2.1 14B's."""
 
 
 @dataclass(frozen=True)
@@ -19,20 +20,19 @@ class Guess:
     """A run of which only the number of its steps is known."""
 
     schedule: Schedule
-    skipped_cost: float = USUAL_COST
+    cost: Cost = USUAL_COST
 
     @classmethod
-    def of_steps(cls, steps: int, cost: float | None = None) -> Guess:
+    def of_steps(cls, steps: int, cost: Cost = USUAL_COST) -> Guess:
         """A run that takes the noise away evenly."""
         sigmas = [1 - step / max(steps, 1) for step in range(steps + 1)]
-        return cls(Schedule.from_sigmas(sigmas), USUAL_COST if cost is None else cost)
+        return cls(Schedule.from_sigmas(sigmas), cost)
 
 
 def outlook(run: Plannable) -> list[dict[str, Any]]:
     """A row for each preset: ``preset``, ``computed`` steps of ``steps``, and ``speedup``.
 
-    The speed-up is that of the plan: of what the blocks cost, not of what the sampler, forecasts
-    and the prompt take beside them.
+    The speed-up is that of the plan, by what evaluations of the model cost.
     """
     steps = run.schedule.steps
     rows = [{"preset": "off", "computed": float(steps), "steps": steps, "speedup": 1.0}]
@@ -43,7 +43,7 @@ def outlook(run: Plannable) -> list[dict[str, Any]]:
                 "preset": preset,
                 "computed": share * steps,
                 "steps": steps,
-                "speedup": 1.0 / (share + (1.0 - share) * run.skipped_cost),
+                "speedup": run.cost.speedup(share),
             }
         )
     return rows

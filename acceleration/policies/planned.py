@@ -17,7 +17,7 @@ from ..report import RunReport
 from ..schedule import Schedule
 from ..settings.caching import CachingSettings
 from .base import FAST_ALREADY, FEWEST_STEPS, Decision, Policy, RunInfo, Seen, adds_noise
-from .cost import FIRST_BLOCKS
+from .cost import FIRST_BLOCKS, Cost
 from .plan import EvaluationPlan, step_lengths
 
 FEWEST_COMPUTED = 6
@@ -29,7 +29,7 @@ FEWER_STEPS = 0.25
 """With fewer steps it plans for less: what is won shrinks with this power of their number. Steps
 lie farther apart then, and skipping the same share loses more."""
 
-MOST_RISING = 1.6
+MOST_RISING = 1.5
 """A run that adds noise is planned for no more: plans know falling schedules only. On the FLUX demo
 taken back to noise in 28 steps, 1.6 is 10 dB nearer than plain sampling with as many steps and 2.1
 is 1.5 dB farther."""
@@ -39,22 +39,14 @@ PICTURES_SUFFER = 3.0
 (``benchmarks/target.py``)."""
 
 
-def share_for(speedup: float, cost: float) -> float:
-    """Share of the evaluations to compute, so that the run is ``speedup`` times faster.
-
-    ``cost`` is that of a skipped evaluation. 0 when not even skipping everything would do.
-    """
-    return min(max((1.0 / speedup - cost) / (1.0 - cost), 0.0), 1.0) if cost < 1.0 else 1.0
-
-
 class Plannable(Protocol):
     """What a plan is made of."""
 
     @property
     def schedule(self) -> Schedule: ...
     @property
-    def skipped_cost(self) -> float:
-        """What a skipped evaluation costs, as a share of a computed one."""
+    def cost(self) -> Cost:
+        """What computed and skipped evaluations cost."""
         ...
 
 
@@ -64,7 +56,8 @@ class PlannedPolicy(Policy):
     first_blocks = FIRST_BLOCKS
 
     def __init__(self, info: RunInfo, share: float, advice: str) -> None:
-        self.promised = 1.0 / (share + (1.0 - share) * info.skipped_cost)
+        self.promised = info.cost.speedup(share)
+        self.computed_cost = info.cost.computed if share < 1.0 else 1.0
         self._info = info
         self._share = share
         self._advice = advice
@@ -158,7 +151,7 @@ class Planned:
         """Share of the evaluations that are planned to be computed."""
         if self._too_short(info):
             return 1.0
-        share = share_for(self._speedup(info), info.skipped_cost)
+        share = info.cost.share(self._speedup(info))
         fewest = 2 if self.strict else FEWEST_COMPUTED
         return min(max(share, fewest / max(info.schedule.steps, 1)), 1.0)
 
@@ -169,7 +162,7 @@ class Planned:
         share = self.share(info)
         found = [
             f"{self.label} plans to compute {share * steps:.1f} of {steps} steps (a skipped one "
-            f"costs {info.skipped_cost:.0%} of a computed one)"
+            f"costs {info.cost.skipped:.0%} of a full one, {info.cost.source})"
         ]
         gain = info.schedule.gain
         if self.strict and gain > 1.0:
@@ -191,12 +184,11 @@ class Planned:
         if self._too_short(info):
             return f"{steps} steps are too few to skip any: {FAST_ALREADY}"
         found = []
-        cost, share, speedup = info.skipped_cost, self.share(info), self._speedup(info)
-        if share > share_for(speedup, cost):
-            most = 1.0 / (share + (1.0 - share) * cost)
+        share, speedup = self.share(info), self._speedup(info)
+        if share > info.cost.share(speedup):
             found.append(
                 f"{self.label} asks for {speedup:.3g} times, and {steps} steps of this model give "
-                f"{most:.2g} at most"
+                f"{info.cost.speedup(share):.2g} at most"
             )
         if self.strict and speedup > PICTURES_SUFFER:
             found.append(

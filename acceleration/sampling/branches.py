@@ -42,6 +42,11 @@ class Memory(Protocol):
     branches: int
     """How many branches the run is expected to have."""
 
+    @property
+    def device(self) -> str:
+        """Kind of device that the model runs on."""
+        ...
+
     def room(self, device: torch.device) -> int:
         """Bytes that residuals may take on a device, as things are now."""
         ...

@@ -40,10 +40,15 @@ class Targets:
     ----------
     report
         Is told what was found.
+    device
+        Kind of device that they run on.
     """
 
-    def __init__(self, technique: Technique, schedule: Schedule, report: RunReport) -> None:
+    def __init__(
+        self, technique: Technique, schedule: Schedule, report: RunReport, device: str
+    ) -> None:
         self._technique, self._schedule, self._report = technique, schedule, report
+        self._device = device
         self._targets: dict[int, Target] = {}
 
     def aim_early(self, network: Any) -> None:
@@ -63,11 +68,12 @@ class Targets:
             report.notice(f"{structure.family.name} runs uncached: {structure.family.refused}")
             return Target()
         technique.check(structure)
-        info = RunInfo(self._schedule, structure, report.sampler, network)
+        info = RunInfo(self._schedule, structure, report.sampler, network, device=self._device)
         for notice in technique.notices(info):
             report.notice(notice)
         # Opened once here so that settings that do not fit fail before sampling starts.
         trial = technique.open(info)
+        report.computed_cost = trial.computed_cost
         plan = BlockPlan.of(
             structure.family, structure.block_count, trial.first_blocks, trial.last_blocks
         )

@@ -30,11 +30,12 @@ NOTHING, PRESETS = "nothing skipped", ("quality", "balanced", "fast", "ultra")
 def costs() -> str:
     """What computed and skipped evaluations cost, measured and as presets plan."""
     data, gpu = load("costs"), load("full_size")
-    columns = ["", "cfg", "an evaluation", "computed", "skipped", "counted", "off", "counted off"]
+    columns = ["", "cfg", "an evaluation", "computed", "skipped", "off", "planned with", "off"]
     lines = []
     for r in data["rows"]:
-        shares = [f"{r[key]:.3f}" for key in ("computed", "skipped", "counted")]
-        off = [f"{r[key]:.1%}" for key in ("off", "counted_off")]
+        shares = [f"{r[key]:.3f}" for key in ("computed", "skipped")]
+        plans = f"{r['planned_computed']:.2f} and {r['planned_skipped']:.2f}, {r['source']}"
+        off = [f"{r['off']:.1%}", plans, f"{r['planned_off']:.1%}"]
         lines.append([r["model"], f"{r['cfg']:g}", f"{r['evaluation_ms']:.1f} ms", *shares, *off])
     for model in dict.fromkeys(r["model"] for r in gpu["rows"]):
         rows = {r["setting"]: r for r in gpu["rows"] if r["model"] == model and "speedup" in r}
@@ -49,15 +50,16 @@ def costs() -> str:
         shares = [f"{share:.3f}" for share in found]
         off = f"{farthest(found, times):.1%}"
         lines.append(
-            [f"{model}, real size", f"{full['cfg']:g}", evaluation, *shares, NONE, off, NONE]
+            [f"{model}, real size", f"{full['cfg']:g}", evaluation, *shares, off, NONE, NONE]
         )
     e = gpu["environment"]
     caption = (
         "Shares of an evaluation of the full run, fitted to runs that compute a given share of the "
-        "steps. “Off”: how far the time of other runs is from these costs, at most; “counted off”: "
-        "from those that presets plan with, where a computed evaluation costs 1 and a skipped one "
-        "its parameters. The last lines are fitted to the presets in `full_size.json`, on one "
-        f"{e['device']} ({e['date']}), and “off” is of the same runs."
+        "steps. “Off”: how far the time of other runs is from these costs, at most, and from those "
+        "that presets plan with: measured ones of the demos, else a computed evaluation costs 1 "
+        "and a skipped one its parameters and a little more. The last lines are fitted to the "
+        f"presets in `full_size.json`, on one {e['device']} ({e['date']}), and “off” is of the "
+        "same runs."
     )
     return f"{markdown(columns, lines)}\n\n{caption} {machine(data)}"
 

@@ -68,12 +68,12 @@ def test_after_a_run_the_plan_of_each_preset_is_told(
     client.wait(lambda: bool(client.of(PRESETS)))
     (told,) = client.of(PRESETS)
     assert (told["node"], told["approximation"], told["steps"]) == (workflow.apply, "fast", STEPS)
-    assert told["seconds"] > 0 and 0 < told["skipped_cost"] < 0.3
+    assert told["seconds"] > 0 and 0 < told["skipped_cost"] < 0.3 and told["computed_cost"] >= 1
     rows = {row["preset"]: row for row in told["presets"]}
     assert list(rows) == ["off", "quality", "balanced", "fast", "ultra"]
     last = client.of(PROGRESS)[-1]
     assert last["computed"] == pytest.approx(rows["fast"]["computed"], abs=1)
-    asked = {"steps": STEPS, "skipped_cost": told["skipped_cost"]}
+    asked = {"steps": STEPS} | {name: told[name] for name in ("computed_cost", "skipped_cost")}
     assert server.post("/dit_acceleration/presets/outlook", asked)["presets"] == told["presets"]
 
 
@@ -98,7 +98,13 @@ def test_attention_backend_shows_who_computed_how_many_calls(
 
 @pytest.mark.parametrize(
     ("asked", "told"),
-    [({}, "steps is None"), ({"steps": 0}, "between 1"), ({"steps": 8, "skipped_cost": 2}, "cost")],
+    [
+        ({}, "steps is None"),
+        ([8], "steps is None"),
+        ({"steps": 0}, "between 1"),
+        ({"steps": 8, "skipped_cost": 2}, "skipped_cost is 2"),
+        ({"steps": 8, "skipped_cost": 0.1, "computed_cost": 0}, "computed_cost is 0"),
+    ],
 )
 def test_what_cannot_be_planned_gets_a_sentence(server: Server, asked: Any, told: str) -> None:
     with pytest.raises(ServerError, match=told):

@@ -98,12 +98,11 @@ def test_presets_save_more_and_keep_less_in_order(
 )
 def test_targets_keep_their_plan(model: Any, target: float, sampler: str) -> None:
     from dit_acceleration_pack.acceleration import host
-    from dit_acceleration_pack.acceleration.policies import planned
-    from dit_acceleration_pack.acceleration.policies.cost import skipped_cost
+    from dit_acceleration_pack.acceleration.policies.cost import cost_of
 
     quick = performance(model, approximation="target", target_speedup=target)
     assert sample(quick, PROMPTS[0], 20, sampler).isfinite().all()
     report = tm.report_of(quick)
-    cost = skipped_cost(host.structure_of(model), host.network_of(model))
-    plan = planned.share_for(target, cost) * len(report.evaluations)
+    cost = cost_of(host.structure_of(model), host.network_of(model), model.load_device.type)
+    plan = cost.share(target) * len(report.evaluations)
     assert abs(report.computed - plan) <= 1

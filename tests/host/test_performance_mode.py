@@ -41,8 +41,7 @@ def test_off_changes_nothing_and_says_so() -> None:
 
 @pytest.mark.parametrize("name", ["flux", "wan", "qwen_image"])
 def test_target_keeps_its_number_and_repeats(name: str) -> None:
-    from dit_acceleration_pack.acceleration.policies import planned
-    from dit_acceleration_pack.acceleration.policies.cost import skipped_cost
+    from dit_acceleration_pack.acceleration.policies.cost import cost_of
 
     model = tm.make_model(name)
     plain = tm.sample(model, name, steps=20)
@@ -52,14 +51,13 @@ def test_target_keeps_its_number_and_repeats(name: str) -> None:
     network = model.model.diffusion_model
     from dit_acceleration_pack.acceleration import host
 
-    cost = skipped_cost(host.structure_of(model), network)
-    wanted = planned.share_for(1.6, cost) * 20
+    cost = cost_of(host.structure_of(model), network, model.load_device.type)
+    wanted = cost.share(1.6) * 20
     for branch in report.branches():
         assert abs(branch["computed"] - max(wanted, 2)) <= 1
     assert report.skipped and not torch.equal(first, plain) and first.isfinite().all()
     # Fewer than two evaluations a branch are never planned, however cheap a skipped one is.
-    most = 1.0 / (0.1 + 0.9 * cost)
-    assert report.as_dict()["promised"] == pytest.approx(min(1.6, most))
+    assert report.as_dict()["promised"] == pytest.approx(min(1.6, cost.speedup(0.1)))
     assert torch.equal(tm.sample(quick, name, steps=20), first), "run 2 = run 1"
     assert torch.equal(tm.sample(model, name, steps=20), plain), "no trace"
 

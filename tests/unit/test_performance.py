@@ -13,8 +13,8 @@ from dit_acceleration_pack.acceleration.families import Structure
 from dit_acceleration_pack.acceleration.performance import PerformanceSettings, compiling, residency
 from dit_acceleration_pack.acceleration.performance.residency import GB, Memory
 from dit_acceleration_pack.acceleration.policies.base import RunInfo
-from dit_acceleration_pack.acceleration.policies.cost import skipped_cost
-from dit_acceleration_pack.acceleration.policies.planned import MOST_RISING, Planned, share_for
+from dit_acceleration_pack.acceleration.policies.cost import Cost
+from dit_acceleration_pack.acceleration.policies.planned import MOST_RISING, Planned
 from dit_acceleration_pack.acceleration.schedule import Schedule
 
 FLUX, WITH_TEXT = 12 * GB, 17 * GB
@@ -70,15 +70,6 @@ def test_compiling_only_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiling.compiles(verdict("speed", "cuda", True, 50, False))
 
 
-def test_share_of_evaluations_for_a_speedup() -> None:
-    assert share_for(1.0, 0.1) == 1.0
-    assert share_for(2.0, 0.0) == 0.5
-    # 28 evaluations at 2 times: 14 units; 8.4 computed and 19.6 at 2/7 of a unit.
-    assert share_for(2.0, 2 / 7) == pytest.approx(0.3)
-    assert share_for(10.0, 0.2) == 0.0, "cannot be reached"
-    assert share_for(2.0, 1.0) == 1.0
-
-
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -112,9 +103,9 @@ def test_presets_plan_for_less_where_there_are_fewer_steps() -> None:
     for steps in (28, 50, 100):
         assert [each.speedup_at(steps) for each in planned] == [each.speedup for each in planned]
     # As web/docs/AccelPerformanceMode.md says.
-    assert [each.speedup for each in planned] == [1.6, 2.1, 2.7, 3.1]
+    assert [each.speedup for each in planned] == [1.5, 2.0, 2.5, 3.0]
     at_20 = [each.speedup_at(20) for each in planned]
-    assert at_20 == pytest.approx([1.55, 2.0, 2.6, 2.9], abs=0.05)
+    assert at_20 == pytest.approx([1.46, 1.92, 2.38, 2.84], abs=0.05)
     assert all(1 < each.speedup_at(8) < fewer for each, fewer in zip(planned, at_20, strict=True))
     assert Planned(2.0, "target", strict=True).speedup_at(8) == 2.0
 
@@ -129,7 +120,7 @@ def test_a_run_that_adds_noise_is_planned_for_no_more_than_plans_are_good_for() 
     falling = info([1 - step / 28 for step in range(29)])
     rising = info([step / 28 for step in range(29)])
     for run in (falling, rising):
-        vars(run)["skipped_cost"] = 0.1
+        vars(run)["cost"] = Cost(1.0, 0.1)
     for wanted, strict in ((2.7, False), (3.0, True)):
         planned = Planned(wanted, "fast", strict)
         # 28 steps, so a preset plans for its whole speed-up: (1 / speed-up - 0.1) / 0.9.
@@ -141,13 +132,3 @@ def test_a_run_that_adds_noise_is_planned_for_no_more_than_plans_are_good_for() 
     modest = Planned(1.3, "target", strict=True)
     assert modest.share(rising) == modest.share(falling), "the cap is no speed-up to aim at"
     assert modest.advice(rising) == ""
-
-
-def test_a_skipped_evaluation_costs_what_every_token_passes() -> None:
-    network = torch.nn.Module()
-    network.img_in = torch.nn.Linear(5, 4, bias=False)
-    network.time_in = torch.nn.Linear(100, 100)  # of one token, so it does not count
-    network.blocks = torch.nn.ModuleList(torch.nn.Linear(5, 4, bias=False) for _ in range(4))
-    family: Any = SimpleNamespace(stacks=[SimpleNamespace(path="blocks")])
-    # Of five layers as large, the one before the blocks and the first block run.
-    assert skipped_cost(Structure(family, (4,)), network) == pytest.approx(2 / 5)

@@ -10,6 +10,7 @@ import pytest
 from dit_acceleration_pack.acceleration.errors import AccelerationError
 from dit_acceleration_pack.acceleration.performance import presets
 from dit_acceleration_pack.acceleration.performance.settings import PRESET_SPEEDUPS
+from dit_acceleration_pack.acceleration.policies.cost import Cost
 from dit_acceleration_pack.acceleration.policies.outlook import Guess, outlook
 from dit_acceleration_pack.acceleration.policies.planned import FEWEST_COMPUTED
 
@@ -165,12 +166,12 @@ def test_the_table_reads() -> None:
 
 
 def test_the_outlook_follows_steps_and_cost() -> None:
-    rows = {row["preset"]: row for row in outlook(Guess.of_steps(28, 0.05))}
+    rows = {row["preset"]: row for row in outlook(Guess.of_steps(28, Cost(1.05, 0.1)))}
     assert list(rows) == list(presets.PRESETS)
     assert (rows["off"]["computed"], rows["off"]["speedup"]) == (28, 1)
     for name, speedup in PRESET_SPEEDUPS.items():
         assert rows[name]["speedup"] == pytest.approx(speedup)
-        computed = 28 * (1 / speedup - 0.05) / 0.95
+        computed = 28 * (1 / speedup - 0.1) / 0.95
         assert rows[name]["computed"] == pytest.approx(computed)
     assert all(row["speedup"] == 1.0 for row in outlook(Guess.of_steps(4)))
     shorter = {row["preset"]: row for row in outlook(Guess.of_steps(12))}

@@ -42,7 +42,11 @@ async function look(node) {
   const answer = await api.fetchApi(PATH, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ steps, skipped_cost: last?.skipped_cost }),
+    body: JSON.stringify({
+      steps,
+      computed_cost: last?.computed_cost,
+      skipped_cost: last?.skipped_cost,
+    }),
   });
   const { presets } = await answer.json();
   const sentence = last

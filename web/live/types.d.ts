@@ -112,6 +112,7 @@ export interface Outlook {
   workflow: string | null;
   steps: number;
   presets: Planned[];
+  computed_cost: number;
   skipped_cost: number;
   approximation?: string;
   seconds?: number;

@@ -1,0 +1,98 @@
+"""What evaluations are taken to cost, and what follows for a plan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from dit_acceleration_pack.acceleration.families import Structure
+from dit_acceleration_pack.acceleration.policies.cost import (
+    COUNTED,
+    MEASURED,
+    UNCOUNTED,
+    Cost,
+    cost_of,
+    counted,
+)
+from dit_acceleration_pack.acceleration.report import EvaluationRecord, RunReport
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+
+
+def test_share_of_evaluations_for_a_speedup() -> None:
+    assert Cost(1.0, 0.1).share(1.0) == 1.0
+    assert Cost(1.0, 0.0).share(2.0) == 0.5
+    # 28 evaluations at 2 times: 14 units; 8.4 computed and 19.6 at 2/7 of a unit.
+    assert Cost(1.0, 2 / 7).share(2.0) == pytest.approx(0.3)
+    # 7 computed at 1.1 and 21 at 0.3 are 14 units as well.
+    assert Cost(1.1, 0.3).share(2.0) == pytest.approx(0.25)
+    assert Cost(1.0, 0.2).share(10.0) == 0.0, "cannot be reached"
+    assert Cost(1.0, 1.0).share(2.0) == 1.0
+    assert Cost(1.1, 0.3).share(1.0) == 1.0, "nothing is remembered where nothing is skipped"
+
+
+@pytest.mark.parametrize("cost", [Cost(1.0, 0.05), Cost(1.1, 0.4)])
+def test_a_plan_promises_what_it_was_asked_for(cost: Cost) -> None:
+    for speedup in (1.3, 1.5, 2.0, 2.4):
+        assert cost.speedup(cost.share(speedup)) == pytest.approx(speedup)
+    assert cost.speedup(1.0) == 1.0
+
+
+def network_of(blocks: int) -> Any:
+    network = torch.nn.Module()
+    network.img_in = torch.nn.Linear(5, 4, bias=False)
+    network.time_in = torch.nn.Linear(100, 100)  # of one token, so it does not count
+    network.blocks = torch.nn.ModuleList(torch.nn.Linear(5, 4, bias=False) for _ in range(blocks))
+    return network
+
+
+def structure_of(name: str, blocks: int) -> Structure:
+    family: Any = SimpleNamespace(name=name, stacks=[SimpleNamespace(path="blocks")])
+    return Structure(family, (blocks,))
+
+
+def test_a_skipped_evaluation_costs_what_every_token_passes() -> None:
+    # Of five layers as large, the one before the blocks and the first block run.
+    assert counted(structure_of("?", 4), network_of(4)) == pytest.approx(2 / 5)
+
+
+def test_costs_are_those_of_family_device_and_size() -> None:
+    known = MEASURED[0]
+    network = network_of(4)
+    network.time_in = torch.nn.Linear(round(known.parameters), 1, bias=False, device="meta")
+    found = cost_of(structure_of(known.family, 4), network, known.device)
+    assert (found.computed, found.skipped) == (known.computed, known.skipped)
+    assert found.source == f"measured on {known.family}"
+    plain = Cost(1.0, 2 / 5 + UNCOUNTED, COUNTED)
+    assert cost_of(structure_of("other", 4), network, known.device) == plain
+    assert cost_of(structure_of(known.family, 4), network, "cuda") == plain
+    small = cost_of(structure_of(known.family, 4), network_of(4), known.device)
+    assert small == plain, "a model of another size"
+
+
+def test_measured_costs_are_those_of_the_results() -> None:
+    rows = json.loads((RESULTS / "costs.json").read_text(encoding="utf-8"))["rows"]
+    for known in MEASURED:
+        own = [row for row in rows if row["model"] == known.family]
+        assert sorted(row["cfg"] for row in own) == [1.0, 3.0]
+        for name in ("computed", "skipped"):
+            mean = sum(row[name] for row in own) / len(own)
+            # As far as they move from one measurement to the next.
+            assert getattr(known, name) == pytest.approx(mean, abs=0.02), (known.family, name)
+
+
+def test_what_is_remembered_is_not_counted_as_saved() -> None:
+    report = RunReport("Performance Mode")
+    report.evaluations = [
+        EvaluationRecord(step, step, 1.0, "cond", step > 1, "planned", None, seconds)
+        for step, seconds in enumerate((1.1, 1.1, 0.2, 0.2))
+    ]
+    report.seconds = 2.6
+    assert report.speedup() == pytest.approx((2 * 1.1 + 2 * 1.1) / 2.6)
+    report.computed_cost = 1.1
+    assert report.speedup() == pytest.approx(4 * 1.0 / 2.6)
