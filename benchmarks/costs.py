@@ -65,7 +65,9 @@ def measure(name: str, cfg: float, rounds: int) -> dict[str, Any]:
     )
     costs = fit(list(fitted), list(fitted.values()))
     model = demo.model
-    plans_with = cost_of(host.structure_of(model), host.network_of(model), model.load_device.type)
+    plans_with = cost_of(
+        host.structure_of(model), host.network_of(model), model.load_device.type, 1 + (cfg > 1)
+    )
     return harness.rounded(
         {
             "model": name, "cfg": cfg, "steps": plans.STEPS,

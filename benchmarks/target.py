@@ -180,7 +180,7 @@ class TargetBench:
 
         model = self.demo.model
         structure = host.structure_of(model)
-        cost = cost_of(structure, host.network_of(model), model.load_device.type)
+        cost = cost_of(structure, host.network_of(model), model.load_device.type, 1)
         share = max(cost.share(speedup), 2 / steps)
         return share * evaluations
 

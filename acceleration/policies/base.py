@@ -45,6 +45,8 @@ class RunInfo:
     """The part of the run that is meant; None for all of it. Policies count its steps only."""
     device: str = "cpu"
     """Kind of device that it runs on."""
+    branches: int = 1
+    """How many are expected: two with a negative prompt."""
 
     @property
     def own_steps(self) -> tuple[int, ...]:
@@ -59,7 +61,7 @@ class RunInfo:
     @functools.cached_property
     def cost(self) -> Cost:
         """What computed and skipped evaluations cost."""
-        return cost_of(self.structure, self.network, self.device)
+        return cost_of(self.structure, self.network, self.device, self.branches)
 
 
 @dataclass(frozen=True)

@@ -65,13 +65,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Measured:
-    """Costs of one model, by ``benchmarks/costs.py``: the mean of its rows with cfg 1 and 3."""
+    """Costs of one model, by ``benchmarks/costs.py``."""
 
     family: str
     device: str
     parameters: float
-    computed: float
-    skipped: float
+    costs: tuple[tuple[float, float], ...]
+    """What a computed and a skipped one cost without guidance (a row with cfg 1), and with it."""
 
     def fits(self, family: str, device: str, parameters: float) -> bool:
         """Whether they hold for a model. One of another size spends other shares of its time."""
@@ -83,18 +83,20 @@ SIZE_RANGE = 10.0
 """So many times larger or smaller a model may be than the one that was measured."""
 
 MEASURED = (
-    Measured("FLUX", "cpu", 4.5e6, 1.044, 0.179),
-    Measured("Wan", "cpu", 3.5e6, 1.055, 0.205),
+    Measured("FLUX", "cpu", 4.5e6, ((1.049, 0.191), (1.039, 0.167))),
+    Measured("Wan", "cpu", 3.5e6, ((1.063, 0.229), (1.047, 0.182))),
 )
 """No check model: plans for these are reported as they are for a model that nobody measured."""
 
 
-def cost_of(structure: Structure, network: Any, device: str) -> Cost:
-    """What evaluations of a network cost on a kind of device, such as ``"cuda"``."""
+def cost_of(structure: Structure, network: Any, device: str, branches: int) -> Cost:
+    """What evaluations of a network cost on a kind of device, such as ``"cuda"``, in a run of so
+    many branches."""
     family, size = structure.family.name, sum(p.numel() for p in network.parameters())
     for known in MEASURED:
         if known.fits(family, device, size):
-            return Cost(known.computed, known.skipped, f"measured on {family}")
+            computed, skipped = known.costs[min(branches, len(known.costs)) - 1]
+            return Cost(computed, skipped, f"measured on {family}")
     return Cost.usual(counted(structure, network))
 
 

@@ -91,7 +91,7 @@ class SamplingRun:
         named = sampler if self._peers.alone else ""
         self._branches = Branches(technique, memory, named, self._peers)
         self._records = Records(self.report, listener, self._branches.tell_memory)
-        self._targets = Targets(technique, schedule, self.report, memory.device)
+        self._targets = Targets(technique, schedule, self.report, memory)
         self._reading: SigmaReading | None = None
         self._blocked_for_run: str | None = None
         self._closed = False

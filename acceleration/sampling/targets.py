@@ -12,6 +12,7 @@ from ..families.base import LatentPart
 from ..policies.base import RunInfo, Technique
 from ..report import RunReport
 from ..schedule import Schedule
+from .branches import Memory
 from .passes import BlockPlan, TapPoint
 from .probing import probe
 
@@ -40,15 +41,15 @@ class Targets:
     ----------
     report
         Is told what was found.
-    device
-        Kind of device that they run on.
+    memory
+        Knows where they run.
     """
 
     def __init__(
-        self, technique: Technique, schedule: Schedule, report: RunReport, device: str
+        self, technique: Technique, schedule: Schedule, report: RunReport, memory: Memory
     ) -> None:
         self._technique, self._schedule, self._report = technique, schedule, report
-        self._device = device
+        self._memory = memory
         self._targets: dict[int, Target] = {}
 
     def aim_early(self, network: Any) -> None:
@@ -68,7 +69,14 @@ class Targets:
             report.notice(f"{structure.family.name} runs uncached: {structure.family.refused}")
             return Target()
         technique.check(structure)
-        info = RunInfo(self._schedule, structure, report.sampler, network, device=self._device)
+        info = RunInfo(
+            self._schedule,
+            structure,
+            report.sampler,
+            network,
+            device=self._memory.device,
+            branches=self._memory.branches,
+        )
         for notice in technique.notices(info):
             report.notice(notice)
         # Opened once here so that settings that do not fit fail before sampling starts.

@@ -120,22 +120,23 @@ def schedules() -> str:
 
 
 def few_steps() -> str:
-    """What skipping loses in models that were distilled to eight steps, in dB."""
+    """What skipping loses in models that were distilled to few steps, in dB."""
     data = load("few_steps")
     ways = ("plan", "uniform", "plain")
     lines = []
     for model in dict.fromkeys(row["model"] for row in data["rows"]):
         rows = [row for row in data["rows"] if row["model"] == model]
         named = {row["way"]: row for row in rows}
+        steps = named["student"]["count"]
         lines += [
             [f"{model}: {way}, to the teacher's fine run", f"{named[way]['psnr']:.1f}", NONE, NONE]
-            for way in ("teacher in 8 steps", "student")
+            for way in (f"teacher in {steps} steps", "student")
         ]
         for count in sorted({row["count"] for row in rows if row["way"] in ways}, reverse=True):
             cells = {row["way"]: row for row in rows if row.get("count") == count}
             lines.append(
                 [
-                    f"{model}: {count} of 8, to the student's 8",
+                    f"{model}: {count} of {steps}, to the student's {steps}",
                     *(f"{cells[way]['psnr']:.1f} ({cells[way]['worst']:.1f})" for way in ways),
                 ]
             )

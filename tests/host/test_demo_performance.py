@@ -103,6 +103,6 @@ def test_targets_keep_their_plan(model: Any, target: float, sampler: str) -> Non
     quick = performance(model, approximation="target", target_speedup=target)
     assert sample(quick, PROMPTS[0], 20, sampler).isfinite().all()
     report = tm.report_of(quick)
-    cost = cost_of(host.structure_of(model), host.network_of(model), model.load_device.type)
+    cost = cost_of(host.structure_of(model), host.network_of(model), model.load_device.type, 1)
     plan = cost.share(target) * len(report.evaluations)
     assert abs(report.computed - plan) <= 1

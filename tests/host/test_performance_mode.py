@@ -51,7 +51,7 @@ def test_target_keeps_its_number_and_repeats(name: str) -> None:
     network = model.model.diffusion_model
     from dit_acceleration_pack.acceleration import host
 
-    cost = cost_of(host.structure_of(model), network, model.load_device.type)
+    cost = cost_of(host.structure_of(model), network, model.load_device.type, 1)
     wanted = cost.share(1.6) * 20
     for branch in report.branches():
         assert abs(branch["computed"] - max(wanted, 2)) <= 1
