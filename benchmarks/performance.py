@@ -1,9 +1,8 @@
 """What the presets of Performance Mode save and cost, on both demo models.
 
 Every preset is sampled for every prompt and seed, for several step counts and guidance scales, and
-compared with the full run of the same noise. `promised` is the speed-up that the preset says it
-plans for, before it begins; `plain_psnr` is plain sampling with as many steps as
-the preset computed. `--part quality` may run on a busy machine; `--part speed --resume` then times
+compared with the full run of the same noise. `promised` is the speed-up that was planned for;
+`plain_psnr` is plain sampling with as many steps as the preset computed. `--part quality` may run on a busy machine; `--part speed --resume` then times
 every preset in every mode with the first prompt, taking turns with the full run after every step,
 and adds `seconds` (by mode, every step the median of the rounds), `speedup` (by mode how many times
 as long the full run took, likewise) and `from_first` (by mode the least PSNR of a timed latent to

@@ -47,8 +47,9 @@ def performance() -> str:
     caption = (
         f"euler, cfg {scales}; PSNR in dB of the latents to the full run, mean of up to "
         f"{data['prompts']} prompts. “plain” samples with as many steps as were computed. "
-        f"{other_modes(data['rows'], modes)} {kept(data['rows'], modes)} Speed-ups are of one prompt, sampled in "
-        f"turns with the full run step by step; every step the median of {data['rounds']} rounds."
+        f"{other_modes(data['rows'], modes)} {kept(data['rows'], modes)} Speed-ups are of one "
+        "prompt, sampled in turns with the full run step by step; every step the median of "
+        f"{data['rounds']} rounds."
     )
     return f"{markdown(columns, lines, texts=3)}\n\n{caption} {machine(data)}"
 
