@@ -2,11 +2,13 @@
 
 Every preset is sampled for every prompt and seed, for several step counts and guidance scales, and
 compared with the full run of the same noise. `promised` is the speed-up that was planned for;
-`plain_psnr` is plain sampling with as many steps as the preset computed. `--part quality` may run on a busy machine; `--part speed --resume` then times
-every preset in every mode with the first prompt, taking turns with the full run after every step,
-and adds `seconds` (by mode, every step the median of the rounds), `speedup` (by mode how many times
-as long the full run took, likewise) and `from_first` (by mode the least PSNR of a timed latent to
-that of the first mode, null where all are equal bit for bit).
+`plain_psnr` is plain sampling with as many steps as the preset computed.
+
+`--part quality` may run on a busy machine; `--part speed --resume` then times every preset in every
+mode with the first prompt, taking turns with the full run after every step, and adds `seconds` (by
+mode, every step the median of the rounds), `speedup` (by mode how many times as long the full run
+took, likewise) and `from_first` (by mode the least PSNR of a timed latent to that of the first
+mode, null where all are equal bit for bit).
 """
 
 from __future__ import annotations
