@@ -86,7 +86,8 @@ MEASURED = (
     Measured("FLUX", "cpu", 4.5e6, ((1.046, 0.193), (1.033, 0.166))),
     Measured("Wan", "cpu", 3.5e6, ((1.058, 0.219), (1.047, 0.183))),
 )
-"""No check model: plans for these are reported as they are for a model that nobody measured."""
+"""Of pictures as large as the demos make, on one thread; larger ones skip a little cheaper. No
+check model: plans for these are reported as they are for a model that nobody measured."""
 
 
 def cost_of(structure: Structure, network: Any, device: str, branches: int) -> Cost:
