@@ -28,5 +28,7 @@ def test_times_that_follow_two_costs_give_them_back(costs: Any) -> None:
 
 def test_a_skipped_evaluation_costs_less_than_a_computed_one(costs: Any) -> None:
     row = costs.measure("Qwen-Image", 1.0, rounds=1)
-    assert 0 < row["skipped"] < row["computed"] and 0 < row["counted"] < 1
+    assert 0 < row["skipped"] < row["computed"]
     assert row["evaluation_ms"] > 0 and row["off"] >= 0
+    assert (row["planned_computed"], row["source"]) == (1.0, "by its parameters"), "a check model"
+    assert 0 < row["planned_skipped"] < 1 and row["planned_off"] >= 0
