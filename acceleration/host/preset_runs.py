@@ -78,14 +78,15 @@ def planned(asked: Any) -> dict[str, Any]:
         raise AccelerationError(f"steps is {shown(steps)}: it must be between 1 and {MOST_STEPS}.")
     costs = asdict(USUAL_COST)
     for name, lowest, highest in (("computed", 0.5, 2), ("skipped", 0, 1)):
-        value = asked.get(f"{name}_cost", costs[name])
+        value = asked.get(f"{name}_cost")
+        if value is None:
+            continue
         if not (isinstance(value, int | float) and lowest <= value <= highest):
             raise AccelerationError(
                 f"{name}_cost is {shown(value)}: it must be between {lowest} and {highest}."
             )
         costs[name] = value
-    cost = Cost(**costs)
-    return {"steps": steps, "presets": outlook(Guess.of_steps(steps, cost))}
+    return {"steps": steps, "presets": outlook(Guess.of_steps(steps, Cost(**costs)))}
 
 
 def _output_types(kind: str) -> Sequence[str]:

@@ -87,7 +87,8 @@ MEASURED = (
     Measured("Wan", "cpu", 3.5e6, ((1.058, 0.219), (1.047, 0.183))),
 )
 """Of pictures as large as the demos make, on one thread; larger ones skip a little cheaper. No
-check model: plans for these are reported as they are for a model that nobody measured."""
+check model: plans for these are reported as they are for a model that nobody measured. No GPU yet:
+what ``benchmarks/full_size.py`` found there is older than the forecasts of today."""
 
 
 def cost_of(structure: Structure, network: Any, device: str, branches: int) -> Cost:

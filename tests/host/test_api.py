@@ -75,6 +75,9 @@ def test_after_a_run_the_plan_of_each_preset_is_told(
     assert last["computed"] == pytest.approx(rows["fast"]["computed"], abs=1)
     asked = {"steps": STEPS} | {name: told[name] for name in ("computed_cost", "skipped_cost")}
     assert server.post("/dit_acceleration/presets/outlook", asked)["presets"] == told["presets"]
+    unknown = {"steps": STEPS, "skipped_cost": None}
+    left_out = server.post("/dit_acceleration/presets/outlook", {"steps": STEPS})
+    assert server.post("/dit_acceleration/presets/outlook", unknown) == left_out
 
 
 def test_attention_backend_shows_who_computed_how_many_calls(
