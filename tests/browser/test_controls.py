@@ -34,7 +34,7 @@ def test_before_a_run_presets_are_planned_for_a_usual_model(seen: Any) -> None:
     assert head == ["preset", "computed", "planned", "measured"]
     assert off[:3] == ["off", "all 28", "1×"]
     assert [row[0] for row in rows] == ["quality", "balanced", "fast", "ultra"]
-    assert all(row[3] == "–" for row in rows) and rows[2][2] == "2.70×"
+    assert all(row[3] == "–" for row in rows) and rows[2][2] == "2.50×"
     assert "28 steps of a usual model" in seen["plannedFor"]
 
 
