@@ -45,8 +45,9 @@ def test_seconds_by_size_and_the_reason_of_the_switch_can_be_read(seen: Any, nam
         assert stage["seconds"] > 0
     assert "Full size from sigma 0.8 on (set to 0.8)" in panel["text"]
     factor = re.search(r"([\d.]+)× as fast", panel["text"])
-    assert factor is not None
-    if name == "sizes":
+    # On a machine that is quick with the tiny model, half the size may save nothing.
+    assert (factor is not None) == (last["seconds_saved"] > 0)
+    if factor is not None and name == "sizes":
         assert f"{factor[1]} times as fast as all at full size" in panel["sentence"]
     assert panel["hidden"] == 0 and panel["hostTexts"] == 0
 
