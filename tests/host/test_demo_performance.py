@@ -30,7 +30,9 @@ def model() -> Any:
     return comfy.sd.load_diffusion_model(str(MODEL))
 
 
-def sample(model: Any, prompt: str, steps: int = STEPS, sampler: str = "euler") -> torch.Tensor:
+def sample(
+    model: Any, prompt: str, steps: int = STEPS, sampler: str = "euler", cfg: float = 1.0
+) -> torch.Tensor:
     import comfy.sample
 
     def conditioning(text: str) -> list[Any]:
@@ -41,7 +43,7 @@ def sample(model: Any, prompt: str, steps: int = STEPS, sampler: str = "euler") 
     noise = comfy.sample.prepare_noise(latent, SEED)
     with torch.inference_mode():
         return comfy.sample.sample(
-            model, noise, steps, 1.0, sampler, "simple", conditioning(prompt),
+            model, noise, steps, cfg, sampler, "simple", conditioning(prompt),
             conditioning(shapes.UNCONDITIONAL), latent, disable_pbar=True, seed=SEED,
         )  # fmt: skip
 
@@ -60,6 +62,22 @@ def test_a_preset_is_far_better_than_fewer_steps(model: Any) -> None:
     plain = sample(model, PROMPTS[0], tm.report_of(quick).computed)
     assert tm.report_of(quick).computed < STEPS / 1.5
     assert tm.psnr(full, found) >= tm.psnr(full, plain) + BETTER_THAN_PLAIN
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_a_plan_knows_device_and_guidance(model: Any, cfg: float) -> None:
+    from dit_acceleration_pack.acceleration.policies.cost import COUNTED, MEASURED
+
+    quick = performance(model, approximation="balanced")
+    sample(quick, PROMPTS[0], 8, cfg=cfg)
+    report = tm.report_of(quick)
+    (plan,) = (notice for notice in report.notices if "plans to compute" in notice)
+    if model.load_device.type != "cpu":
+        assert COUNTED in plan and report.computed_cost == 1.0
+        return
+    computed, skipped = MEASURED[0].costs[cfg > 1]
+    assert f"costs {skipped:.0%} of a full one, measured on FLUX" in plan
+    assert report.computed_cost == computed
 
 
 @pytest.fixture(scope="module")
