@@ -19,12 +19,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import harness
+import performance
 import plans
 import turns
 
 SEED = 6000
 FITTED, HELD_OUT = (27, 20, 12, 6), (24, 16, 10, 8)
 """So many of the steps are computed."""
+NOTHING = "nothing skipped"
+"""A row of ``full_size.py`` that plans for once the speed."""
 
 
 def fit(shares: Sequence[float], times: Sequence[float]) -> tuple[float, float]:
@@ -43,6 +46,15 @@ def farthest(costs: tuple[float, float], times: Mapping[float, float]) -> float:
     return max(
         abs(computed * share + skipped * (1 - share) - time) / time for share, time in times.items()
     )
+
+
+def of_presets(rows: Sequence[Mapping[str, Any]]) -> dict[float, float]:
+    """Times by share, both of the full run, of one model's rows of ``full_size.py``."""
+    return {
+        row["computed"] / row["evaluations"]: 1 / row["speedup"]
+        for row in rows
+        if row["setting"] in (NOTHING, *performance.PRESETS)
+    }
 
 
 def measure(name: str, cfg: float, rounds: int) -> dict[str, Any]:

@@ -177,11 +177,13 @@ class TargetBench:
         """How many evaluations the plan of a target computes."""
         from dit_acceleration_pack.acceleration import host
         from dit_acceleration_pack.acceleration.policies.cost import cost_of
+        from dit_acceleration_pack.acceleration.policies.outlook import Guess
+        from dit_acceleration_pack.acceleration.policies.planned import Planned
 
         model = self.demo.model
         structure = host.structure_of(model)
         cost = cost_of(structure, host.network_of(model), model.load_device.type, 1)
-        share = max(cost.share(speedup), 2 / steps)
+        share = Planned(speedup, "target", strict=True).share(Guess.of_steps(steps, cost))
         return share * evaluations
 
 

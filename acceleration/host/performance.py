@@ -26,7 +26,7 @@ from .caching import KEY, attach
 from .far_levers import split_of
 from .levers import COMPILE_KEY, Lever, SwitchedOff, argument, lever_of, put, require_model, without
 from .live_report import PRESETS_EVENT, LiveNode
-from .memory import HostMemory, expected_branches, pages_weights
+from .memory import expected_branches, pages_weights
 from .model import network_of, sampler_name, structure_of
 from .quantize import would_help
 from .wrapping import RunLever, Sampling
@@ -240,10 +240,9 @@ class ModeRun:
             return
         schedule = Schedule.from_sigmas(sampling.sigmas.tolist())
         name, network = sampler_name(sampling.sampler), network_of(sampling.patcher)
-        memory = HostMemory(sampling.patcher, expected_branches(sampling.guider))
-        info = RunInfo(
-            schedule, structure, name, network, device=memory.device, branches=memory.branches
-        )
+        device = sampling.patcher.load_device.type
+        branches = expected_branches(sampling.guider)
+        info = RunInfo(schedule, structure, name, network, device=device, branches=branches)
         self.outlook, self.cost = outlook(info), info.cost
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from costs import farthest, fit
+from costs import farthest, fit, of_presets
 from table_markdown import NONE, load, machine, markdown
 
 
@@ -23,10 +23,6 @@ def overhead() -> str:
     return f"{markdown(columns, lines, texts=2)}\n\n{caption} {machine(data)}"
 
 
-NOTHING, PRESETS = "nothing skipped", ("quality", "balanced", "fast", "ultra")
-"""Rows of ``full_size.py`` that costs are fitted to."""
-
-
 def costs() -> str:
     """What computed and skipped evaluations cost, measured and as presets plan."""
     data, gpu = load("costs"), load("full_size")
@@ -38,13 +34,9 @@ def costs() -> str:
         off = [f"{r['off']:.1%}", plans, f"{r['planned_off']:.1%}"]
         lines.append([r["model"], f"{r['cfg']:g}", f"{r['evaluation_ms']:.1f} ms", *shares, *off])
     for model in dict.fromkeys(r["model"] for r in gpu["rows"]):
-        rows = {r["setting"]: r for r in gpu["rows"] if r["model"] == model and "speedup" in r}
-        full = rows["plain"]
-        times = {
-            rows[name]["computed"] / rows[name]["evaluations"]: 1 / rows[name]["speedup"]
-            for name in (NOTHING, *PRESETS)
-            if name in rows
-        }
+        rows = [r for r in gpu["rows"] if r["model"] == model and "speedup" in r]
+        (full,) = (r for r in rows if r["setting"] == "plain")
+        times = of_presets(rows)
         found = fit(list(times), list(times.values()))
         evaluation = f"{1000 * full['seconds'] / full['evaluations']:.0f} ms"
         shares = [f"{share:.3f}" for share in found]

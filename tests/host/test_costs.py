@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -24,6 +26,24 @@ def test_times_that_follow_two_costs_give_them_back(costs: Any) -> None:
     assert found == pytest.approx((1.05, 0.2))
     assert costs.farthest(found, {0.5: 0.625}) == pytest.approx(0)
     assert costs.farthest(found, {0.5: 0.625, 0.4: 0.5}) == pytest.approx(0.04 / 0.5)
+
+
+def test_what_is_not_counted_is_the_least_of_the_models_of_real_size(costs: Any) -> None:
+    from dit_acceleration_pack.acceleration.policies.cost import UNCOUNTED
+
+    rows = json.loads((costs.harness.RESULTS / "full_size.json").read_text(encoding="utf-8"))[
+        "rows"
+    ]
+    beyond = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = [row for row in rows if row["model"] == model and "speedup" in row]
+        times = costs.of_presets(own)
+        _, skipped = costs.fit(list(times), list(times.values()))
+        said = next(row["notices"][0] for row in own if row["setting"] == "balanced")
+        counted = re.search(r"costs (\d+)%", said)
+        assert counted is not None
+        beyond.append(skipped - int(counted[1]) / 100)
+    assert len(beyond) == 3 and min(beyond) == pytest.approx(UNCOUNTED, abs=0.005)
 
 
 def test_a_skipped_evaluation_costs_less_than_a_computed_one(costs: Any) -> None:
