@@ -73,6 +73,7 @@ def test_after_a_run_the_plan_of_each_preset_is_told(
     assert list(rows) == ["off", "quality", "balanced", "fast", "ultra"]
     last = client.of(PROGRESS)[-1]
     assert last["computed"] == pytest.approx(rows["fast"]["computed"], abs=1)
+    assert last["promised"] == pytest.approx(rows["fast"]["speedup"]), "of the same costs"
     asked = {"steps": STEPS} | {name: told[name] for name in ("computed_cost", "skipped_cost")}
     assert server.post("/dit_acceleration/presets/outlook", asked)["presets"] == told["presets"]
     unknown = {"steps": STEPS, "skipped_cost": None}
